@@ -1,0 +1,145 @@
+"""The values that are handed from stage to stage, and THE shape legend.
+
+Shapes: B images, L transformer blocks, H heads, P patch tokens (rows x columns of the grid, which can be
+rectangular), N = prefix + P tokens (prefix = CLS and register tokens), D width, C classes, T selected tokens in
+all, K key tokens, S trunk layers that vote (S = L - 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A named rectangle, its sides as fractions of the image's width and height in [0, 1]."""
+
+    name: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One labelled image, not yet read.
+
+    `image_id` is unique in its data set and stable between machines (a path relative to the root, or a name).
+    `path` is None for images that are drawn in code. `group` ties photographs of one subject together.
+    """
+
+    image_id: str
+    label: int
+    path: Path | None = None
+    group: str | None = None
+    parts: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set: class names, the records of the splits that were asked for, and how to read one image.
+
+    `splits` maps "train", "val", "test" to records; a split that was not asked for is absent. `read` returns an RGB
+    image, EXIF rotation applied, and raises DataError for an unreadable one. `name` says where it came from.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: Mapping[str, tuple[Record, ...]]
+    read: Callable[[Record], Image.Image]
+    notes: tuple[str, ...] = ()
+
+
+class Batch(NamedTuple):
+    """images (B, 3, height, width) float, normalised; labels (B,) int64; indices (B,) int64 into the records.
+
+    With mixup or CutMix `targets` (B, C) holds the soft labels; otherwise it is None.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    targets: Tensor | None = None
+
+
+class Votes(NamedTuple):
+    """What the heads voted for in one forward pass; every tensor is detached.
+
+    Patches are numbered row by row over `grid`, prefix tokens not counted.
+    """
+
+    grid: tuple[int, int]  # rows, columns of patches
+    budget: tuple[int, ...]  # (S,) tokens forwarded by each layer; sums to T
+    ballots: Tensor  # (B, S, P) float32, counts of votes
+    enhanced: Tensor  # (B, S, P) float32, ballots after smoothing
+    selected: Tensor  # (B, T) int64, patch number of every selected token, layer by layer
+    key_ballots: Tensor  # (B, T) float32, second vote over the selected tokens; zeros without refinement
+    key_positions: Tensor  # (B, K) int64, which of the T tokens won the second vote
+    layer_picks: Tensor  # (S,) int64, key tokens that came from each layer, summed over the batch
+
+    def per_patch(self) -> Tensor:
+        """Return the final votes laid back on the patches, (B, P): second-vote counts summed where layers agree."""
+        final = self.ballots.new_zeros(self.ballots.shape[0], self.ballots.shape[2])
+        return final.scatter_add(1, self.selected, self.key_ballots)
+
+
+class ModelOutput(NamedTuple):
+    """What the classifier says of a batch.
+
+    `logits` (B, C) are the prediction; `complement` (B, C) the logits of the refinement stage, None without it;
+    `embedding` (B, D) the CLS token that the triplet loss shapes; `votes` None for the plain backbone.
+    """
+
+    logits: Tensor
+    complement: Tensor | None
+    embedding: Tensor
+    votes: Votes | None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of a split, kept as arrays so that any figure can be computed again later.
+
+    One row an image: image_ids (n,) str, labels (n,) int64 (-1 where unknown), logits (n, C) float32,
+    final_votes (n, P) float32 or None, grid (rows, columns) or None, embeddings (n, D) float32 or None.
+    """
+
+    image_ids: tuple[str, ...]
+    labels: np.ndarray
+    logits: np.ndarray
+    final_votes: np.ndarray | None = None
+    grid: tuple[int, int] | None = None
+    embeddings: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes a tensor, the same in training, evaluation and every export.
+
+    `resize` (rows, columns) squashes the whole image to that size, `image_size` (rows, columns) is then cut from the
+    centre; `mean` and `std` are the backbone's own.
+    """
+
+    image_size: tuple[int, int]
+    resize: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The answer for one image: class names with probabilities, best first."""
+
+    image_id: str
+    class_names: tuple[str, ...]
+    probabilities: tuple[float, ...]
