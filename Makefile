@@ -1,0 +1,46 @@
+# `make demo` shows what finevote does, `make test` checks it; both set up .venv first when it is missing.
+# PYTHON=... names the interpreter to set up with, WORKERS=... the number of test processes.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/setup.done
+WORKERS ?= 2
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench docs clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+$(READY): pyproject.toml constraints.txt
+	@tools/setup.sh
+
+setup: $(READY)  ## make .venv with the pinned packages
+
+demo: $(READY)  ## train, measure and draw a voting classifier on drawn pictures
+	@$(BIN)/finevote demo
+
+test: $(READY)  ## every test, the slow ones too
+	@$(BIN)/python -m pytest -n $(WORKERS)
+
+check: $(READY)  ## format, lint, types, import contracts, fast tests; offline
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+format: $(READY)  ## format and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## time our training step against the plain backbone's
+	@$(BIN)/python benchmarks/step_time.py
+
+docs: $(READY)  ## check that the links and code names of the documents exist
+	@$(BIN)/python -m pytest -q tests/house/test_docs.py
+
+clean:  ## remove caches and build products; keeps .venv and runs/
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	@find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
