@@ -1,0 +1,105 @@
+"""How far a long job is: one live line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Meter:
+    """Counts units of a job (`unit`: images, steps) up to `total`.
+
+    On a terminal a bar with the rate, the time left and a note is redrawn in place and leaves nothing behind.
+    Elsewhere a line is written at most every `seconds_between_lines`. `clock` counts seconds. Lines printed through
+    `print` keep clear of the bar.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        *,
+        total: int,
+        unit: str = "images",
+        done: int = 0,
+        console: Console | None = None,
+        seconds_between_lines: float = SECONDS_BETWEEN_LINES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.description = description
+        self.total = total
+        self.unit = unit
+        self.done = done
+        self.console = console or Console(stderr=True)
+        self._skipped = done
+        self._seconds_between_lines = seconds_between_lines
+        self._clock = clock
+        self._start = self._last_line = clock()
+        self._bar = _make_bar(self.console) if self.console.is_terminal else None
+        self._task = None
+        if self._bar:
+            self._task = self._bar.add_task(description, total=total, completed=done, rate="", note="")
+
+    def __enter__(self) -> Self:
+        self._start = self._last_line = self._clock()
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    @property
+    def per_second(self) -> float:
+        """Units a second since the start; 0 before any."""
+        seconds = self._clock() - self._start
+        return (self.done - self._skipped) / seconds if seconds > 0 else 0.0
+
+    def advance(self, count: int, *, note: str = "") -> None:
+        """Count `count` more units; `note` is shown behind the bar or the line."""
+        self.done += count
+        if self._bar and self._task is not None:
+            rate = f"{self.per_second:.1f} {self.unit}/s"
+            self._bar.update(self._task, completed=self.done, rate=rate, note=note)
+        elif self._clock() - self._last_line >= self._seconds_between_lines:
+            self._last_line = self._clock()
+            self.print(self._line(note))
+
+    def print(self, line: str) -> None:
+        """Write a line that stays, as it is: nothing in it is markup."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self, note: str) -> str:
+        parts = [f"{self.description} {self.done}/{self.total}", f"{self.per_second:.1f} {self.unit}/s"]
+        if self.per_second > 0:
+            parts.append(f"{describe_seconds((self.total - self.done) / self.per_second)} left")
+        return ", ".join([*parts, note] if note else parts)
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a duration with its two largest units: `45 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _make_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+        transient=True,
+    )

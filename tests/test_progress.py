@@ -1,0 +1,63 @@
+import io
+import itertools
+
+import pytest
+from rich.console import Console
+
+from finevote.progress import Meter, describe_seconds
+
+
+def plain_console() -> Console:
+    return Console(file=io.StringIO(), force_terminal=False, width=200)
+
+
+def text_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_off_a_terminal_lines_are_sparse_and_carry_count_rate_time_left_and_note():
+    console = plain_console()
+    seconds = itertools.count(step=4)  # every look at the clock takes 4 s
+    with Meter("read", total=100, console=console, seconds_between_lines=30, clock=lambda: next(seconds)) as meter:
+        for _ in range(10):
+            meter.advance(10, note="loss 1.5")
+    lines = text_of(console).splitlines()
+    assert 1 <= len(lines) <= 3
+    assert lines[0].startswith("read ")
+    assert "images/s" in lines[0]
+    assert "left" in lines[0]
+    assert lines[0].endswith("loss 1.5")
+
+
+def test_off_a_terminal_a_quick_job_writes_nothing():
+    console = plain_console()
+    with Meter("read", total=3, console=console) as meter:
+        meter.advance(3)
+    assert text_of(console) == ""
+
+
+def test_on_a_terminal_the_bar_shows_the_note_and_leaves_only_printed_lines():
+    console = Console(file=io.StringIO(), force_terminal=True, width=200, legacy_windows=False)
+    with Meter("train", total=10, unit="steps", console=console) as meter:
+        meter.advance(4, note="[loss] 1.5")
+        meter.print("epoch 1 [done]")
+    written = text_of(console)
+    assert "4/10" in written
+    assert "[loss] 1.5" in written
+    assert "epoch 1 [done]" in written
+
+
+def test_the_rate_leaves_out_what_was_done_before():
+    seconds = iter([0.0, 0.0, 5.0])
+    meter = Meter("train", total=100, done=50, console=plain_console(), clock=lambda: next(seconds, 5.0))
+    with meter:
+        meter.done += 10
+    assert meter.per_second == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (-1, "0 s")]
+)
+def test_durations_read_in_two_units(seconds, words):
+    assert describe_seconds(seconds) == words
