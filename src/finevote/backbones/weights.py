@@ -1,0 +1,118 @@
+"""Weights from files: read safely, renamed to timm's keys, and loaded with nothing missing and nothing left over."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
+
+from finevote.errors import WeightsError
+
+_CLASSIFIER_PREFIXES = ("head.", "fc_norm.")
+_NUM_NAMED = 8
+
+
+def load_weight_file(vit: VisionTransformer, path: Path) -> None:
+    """Load a `.pth`, `.pt`, `.bin`, `.safetensors` or Google `.npz` file into a timm ViT without classifier.
+
+    Position embeddings are resampled once, from the file's grid to the model's.
+
+    Raises:
+        WeightsError: no such file, not a weight file, code inside it, or keys and shapes that do not match.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no weight file at {path}: check the path, or use weights=auto or weights=none")
+    if path.suffix == ".npz":
+        _load_npz(vit, path)
+        return
+    renamed = checkpoint_filter_fn(_read_tensors(path), vit)
+    kept = {key: value for key, value in renamed.items() if not key.startswith(_CLASSIFIER_PREFIXES)}
+    _check_fit(vit.state_dict(), kept, path)
+    vit.load_state_dict(kept, strict=True)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            f"{path} holds python objects besides tensors and is not opened, since they could run code: "
+            "save its state_dict alone, or as .safetensors"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as weights, it may be cut short: {_first_line(error)}") from None
+    for wrapper in ("model", "state_dict", "teacher"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not (isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state_dict of tensors")
+    return content
+
+
+def _load_npz(vit: VisionTransformer, path: Path) -> None:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            keys = set(archive.files)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as .npz weights: {_first_line(error)}") from None
+    wanted = _npz_keys(len(vit.blocks))
+    optional = {key for key in keys if key.startswith(("head/", "pre_logits/"))}
+    _report(missing=wanted - keys, unexpected=keys - wanted - optional, reshaped=[], path=path)
+    try:
+        vit.load_pretrained(str(path))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise WeightsError(f"{path} is of another size than the model: {_first_line(error)}") from None
+
+
+def _npz_keys(depth: int) -> set[str]:
+    block = [f"{norm}/{kind}" for norm in ("LayerNorm_0", "LayerNorm_2") for kind in ("scale", "bias")]
+    block += [f"MlpBlock_3/Dense_{i}/{kind}" for i in (0, 1) for kind in ("kernel", "bias")]
+    block += [
+        f"MultiHeadDotProductAttention_1/{part}/{kind}"
+        for part in ("query", "key", "value", "out")
+        for kind in ("kernel", "bias")
+    ]
+    return {
+        "cls",
+        "embedding/kernel",
+        "embedding/bias",
+        "Transformer/posembed_input/pos_embedding",
+        "Transformer/encoder_norm/scale",
+        "Transformer/encoder_norm/bias",
+        *(f"Transformer/encoderblock_{i}/{name}" for i in range(depth) for name in block),
+    }
+
+
+def _check_fit(wanted: Mapping[str, Tensor], got: Mapping[str, Any], path: Path) -> None:
+    reshaped = [
+        f"{key} is {tuple(got[key].shape)}, not {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in got and got[key].shape != wanted[key].shape
+    ]
+    _report(missing=set(wanted) - set(got), unexpected=set(got) - set(wanted), reshaped=reshaped, path=path)
+
+
+def _report(*, missing: set[str], unexpected: set[str], reshaped: list[str], path: Path) -> None:
+    problems = [
+        f"{len(keys)} {what}: {', '.join(sorted(keys)[:_NUM_NAMED])}{', ...' if len(keys) > _NUM_NAMED else ''}"
+        for what, keys in (
+            ("missing keys", missing),
+            ("unmatched keys", unexpected),
+            ("keys of another shape", set(reshaped)),
+        )
+        if keys
+    ]
+    if problems:
+        raise WeightsError(f"{path} does not fit the model; {'; '.join(problems)}. Choose the backbone it was made for")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,168 @@
+"""The two heads: multi-scale ensemble voting, and the plain linear classifier that everything is measured against."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from finevote.errors import ArgumentError
+from finevote.noise import Noise, RowDropout
+from finevote.types import ModelOutput, Votes
+from finevote.voting.ballots import count_ballots
+from finevote.voting.merging import merge_unselected
+from finevote.voting.refinement import RefinementStage, SecondVote, count_picks, gather_key_tokens, vote_again
+from finevote.voting.selection import TokenBudget, rank_patches, take_tokens
+from finevote.voting.smoothing import BallotSmoothing, straight_through_gates
+
+_DROPOUT_STREAM = 900_001  # far above the two streams of each layer
+_COMPLEMENT_STREAM = 900_002
+
+
+class LayerVote(NamedTuple):
+    """What one trunk layer forwards: its vote, the winners (B, k), their tokens and the merged rest, if merged."""
+
+    ballots: Tensor  # (B, P)
+    enhanced: Tensor  # (B, P)
+    selected: Tensor  # (B, k)
+    tokens: Tensor  # (B, k, D)
+    merged: Tensor | None  # (B, 1, D)
+
+
+class PlainHead(nn.Module):
+    """Norm and linear classifier on CLS: the backbone with every mechanism off."""
+
+    votes = False
+
+    def __init__(self, norm: nn.Module, classifier: nn.Linear, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm = norm
+        self.classifier = classifier
+        self.dropout = RowDropout(dropout, stream=_DROPOUT_STREAM)
+
+    def forward(
+        self, cls: Tensor, layer_votes: Sequence[LayerVote], *, grid: tuple[int, int], noise: Noise | None
+    ) -> ModelOutput:
+        """Return the output for CLS tokens (B, 1, D) after the last block; `layer_votes` is empty."""
+        del layer_votes, grid
+        embedding = self.norm(cls)[:, 0]  # (B, D)
+        return ModelOutput(self.classifier(self.dropout(embedding, noise)), None, embedding, None)
+
+
+class VotingHead(nn.Module):
+    """Select tokens in every trunk layer, refine them across layers, vote again, and classify.
+
+    `vote` is called once a layer while the trunk runs, `forward` once at its end. Each part may be left out:
+    `smoothing`, `refine` or `key` None (not both of the last), `merge` or `assist` False, a budget that does not move.
+
+    Args:
+        classifier: one linear layer (D -> C) shared by complement and part logits.
+        refine: the cross-layer refinement stage; None skips it and the second vote, all tokens reach the key stage.
+        key: the key stage; None makes the complement logits the prediction.
+        smoothing: of the ballots; None votes as cast.
+        budget: tokens of each layer.
+        num_votes_per_head: v.
+        num_key_tokens: K.
+        merge: whether unselected patches are merged into one token a layer.
+        assist: whether assist logits are added to the part logits.
+        dropout: on the features that enter the classifier.
+    """
+
+    votes = True
+
+    def __init__(
+        self,
+        classifier: nn.Linear,
+        *,
+        refine: RefinementStage | None,
+        key: RefinementStage | None,
+        smoothing: BallotSmoothing | None,
+        budget: TokenBudget,
+        num_votes_per_head: int,
+        num_key_tokens: int,
+        merge: bool = False,
+        assist: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if refine is None and key is None:
+            raise ArgumentError("a voting head without refine and key never uses its votes: use PlainHead")
+        self.classifier = classifier
+        self.refine = refine
+        self.key = key
+        self.smoothing = smoothing
+        self.budget = budget
+        self.num_votes_per_head = num_votes_per_head
+        self.num_key_tokens = num_key_tokens
+        self.merge = merge
+        self.assist = assist
+        self.dropout = RowDropout(dropout, stream=_DROPOUT_STREAM)
+        self.complement_dropout = RowDropout(dropout, stream=_COMPLEMENT_STREAM)
+
+    def vote(self, layer: int, patches: Tensor, rows: Tensor, *, grid: tuple[int, int]) -> LayerVote:
+        """Let one layer's heads vote and forward its best patches.
+
+        Args:
+            layer: index of the trunk layer.
+            patches: (B, P, D) the block's output, prefix tokens left out.
+            rows: (B, H, P) its CLS attention.
+            grid: rows, columns of patches.
+        """
+        ballots = count_ballots(rows, num_votes=self.num_votes_per_head)
+        enhanced = ballots if self.smoothing is None else self.smoothing(ballots, grid)
+        selected = rank_patches(enhanced, rows.mean(1))[:, : self.budget.counts[layer]]
+        tokens = take_tokens(patches, selected)
+        if self.smoothing is not None and self.smoothing.learnable:
+            tokens = tokens * straight_through_gates(enhanced, selected).to(tokens.dtype)
+        merged = merge_unselected(patches, enhanced, selected) if self.merge else None
+        return LayerVote(ballots, enhanced, selected, tokens, merged)
+
+    def forward(
+        self, cls: Tensor, layer_votes: Sequence[LayerVote], *, grid: tuple[int, int], noise: Noise | None
+    ) -> ModelOutput:
+        """Turn CLS (B, 1, D) after the trunk and what its layers forwarded into logits."""
+        selected = torch.cat([vote.tokens for vote in layer_votes], dim=1)  # (B, T, D)
+        merged = [vote.merged for vote in layer_votes if vote.merged is not None]
+        tokens = torch.cat([selected, *merged], dim=1)  # (B, T (+ S), D)
+        complement, second, key_tokens = self._refine(cls, tokens, num_selected=selected.shape[1], noise=noise)
+        votes = self._record(layer_votes, second, grid=grid)
+        if self.key is None:  # then there is a refinement stage, and its logits are the prediction
+            return ModelOutput(cast("Tensor", complement), None, cls[:, 0], votes)
+        refined, _ = self.key(cls, key_tokens, noise=noise, with_rows=False)
+        logits = self._classify_parts(refined[:, 0], complement, noise=noise)
+        return ModelOutput(logits, complement, cls[:, 0], votes)
+
+    def _refine(
+        self, cls: Tensor, tokens: Tensor, *, num_selected: int, noise: Noise | None
+    ) -> tuple[Tensor | None, SecondVote, Tensor]:
+        """Return complement logits (B, C), the second vote, and the tokens for the key stage."""
+        if self.refine is None:
+            positions = torch.arange(num_selected, device=cls.device).expand(len(cls), -1)
+            no_vote = SecondVote(tokens.new_zeros(len(cls), num_selected, dtype=torch.float32), positions)
+            return None, no_vote, tokens
+        refined, rows = self.refine(cls, tokens, noise=noise, with_rows=True)
+        second = vote_again(
+            rows[..., :num_selected], num_votes=self.num_votes_per_head, num_key_tokens=self.num_key_tokens
+        )
+        complement = self.classifier(self.complement_dropout(refined[:, 0], noise))
+        return complement, second, gather_key_tokens(refined, second)
+
+    def _classify_parts(self, features: Tensor, complement: Tensor | None, *, noise: Noise | None) -> Tensor:
+        """Return part logits, W x + b + assist, assist_c = softmax(complement)_c sum_d W[c, d] (IELT, Eq. 11-13)."""
+        logits: Tensor = self.classifier(self.dropout(features, noise))
+        if self.assist and complement is not None:
+            logits = logits + complement.softmax(-1) * self.classifier.weight.sum(1)
+        return logits
+
+    def _record(self, layer_votes: Sequence[LayerVote], second: SecondVote, *, grid: tuple[int, int]) -> Votes:
+        budget = tuple(vote.selected.shape[1] for vote in layer_votes)
+        return Votes(
+            grid=grid,
+            budget=budget,
+            ballots=torch.stack([vote.ballots for vote in layer_votes], dim=1),
+            enhanced=torch.stack([vote.enhanced.detach() for vote in layer_votes], dim=1),
+            selected=torch.cat([vote.selected for vote in layer_votes], dim=1),
+            key_ballots=second.ballots,
+            key_positions=second.positions,
+            layer_picks=count_picks(second.positions, budget=budget),
+        )
