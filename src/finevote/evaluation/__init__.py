@@ -1,0 +1,1 @@
+"""Predictions, and the figures and intervals computed from them."""

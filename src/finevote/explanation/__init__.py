@@ -1,0 +1,1 @@
+"""Pictures of what a model saw, voted for and answered."""

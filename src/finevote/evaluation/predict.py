@@ -1,0 +1,119 @@
+"""Run a model over a loader and keep what it says as arrays."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from finevote.errors import ArgumentError
+from finevote.types import Batch, ModelOutput, Predictions, Record
+
+
+def predict(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    *,
+    records: Sequence[Record],
+    device: torch.device | str,
+    autocast: AbstractContextManager[object] | None = None,
+    advance: Callable[[int], None] | None = None,
+    on_output: Callable[[Batch, ModelOutput], None] | None = None,
+) -> Predictions:
+    """Return the predictions of every image that the loader yields, one row an image, in the loader's order.
+
+    The model runs in evaluation mode and is put back as it was. `records` are those that the batches' indices number;
+    of several processes each gets its own rows, which `merge` puts together. `advance` is called with the number of
+    images just done, `on_output` with each batch and the model's output for it.
+    """
+    parts: list[Predictions] = []
+    with evaluation_mode(model), torch.inference_mode(), autocast or nullcontext():
+        for batch in loader:
+            output: ModelOutput = model(batch.images.to(device, non_blocking=True))
+            parts.append(_rows(batch, output, records))
+            if on_output is not None:
+                on_output(batch, output)
+            if advance is not None:
+                advance(len(batch.indices))
+    return concatenate(parts)
+
+
+def merge(parts: Sequence[tuple[Sequence[int], Predictions]]) -> Predictions:
+    """Return one table of the rows of several processes, in the order of their indices.
+
+    Raises:
+        ArgumentError: an index is missing, comes twice, or does not match its row.
+    """
+    indices = np.concatenate([np.asarray(numbers, np.int64) for numbers, _ in parts])
+    rows = concatenate([predictions for _, predictions in parts])
+    order = np.argsort(indices)
+    if len(indices) != len(rows.image_ids) or not np.array_equal(indices[order], np.arange(len(indices))):
+        raise ArgumentError(
+            f"{len(rows.image_ids)} rows have {len(indices)} indices, {len(np.unique(indices))} of them distinct: "
+            "each image of the split must come exactly once"
+        )
+    return take_rows(rows, order)
+
+
+def take_rows(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
+    """Return the given rows, in the given order."""
+    votes, embeddings = predictions.final_votes, predictions.embeddings
+    return Predictions(
+        image_ids=tuple(predictions.image_ids[row] for row in rows),
+        labels=predictions.labels[rows],
+        logits=predictions.logits[rows],
+        final_votes=None if votes is None else votes[rows],
+        grid=predictions.grid,
+        embeddings=None if embeddings is None else embeddings[rows],
+    )
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """Return the rows of all parts, one after the other; a part without rows adds nothing."""
+    filled = [part for part in parts if part.image_ids]
+    if not filled:
+        return Predictions(image_ids=(), labels=np.zeros(0, np.int64), logits=np.zeros((0, 0), np.float32))
+    return replace(
+        filled[0],
+        image_ids=tuple(image_id for part in filled for image_id in part.image_ids),
+        labels=np.concatenate([part.labels for part in filled]),
+        logits=np.concatenate([part.logits for part in filled]),
+        final_votes=_join([part.final_votes for part in filled]),
+        embeddings=_join([part.embeddings for part in filled]),
+    )
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode, and each back as it was at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _rows(batch: Batch, output: ModelOutput, records: Sequence[Record]) -> Predictions:
+    votes = output.votes
+    return Predictions(
+        image_ids=tuple(records[index].image_id for index in batch.indices.tolist()),
+        labels=batch.labels.cpu().numpy().astype(np.int64),
+        logits=_float32(output.logits),  # (B, C)
+        final_votes=None if votes is None else _float32(votes.per_patch()),  # (B, P)
+        grid=None if votes is None else votes.grid,
+        embeddings=_float32(output.embedding),  # (B, D)
+    )
+
+
+def _float32(values: Tensor) -> NDArray[np.float32]:
+    return values.float().cpu().numpy()
+
+
+def _join(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    present = [array for array in arrays if array is not None]
+    return np.concatenate(present) if present else None

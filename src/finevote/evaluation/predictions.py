@@ -1,0 +1,91 @@
+"""Predictions as a file: one npz of plain arrays, read without pickle."""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finevote.errors import RunError
+from finevote.files import atomic_write
+from finevote.types import Predictions
+
+FORMAT_VERSION = 1
+_REQUIRED = {"format_version", "image_ids", "labels", "logits", "class_names"}
+_OPTIONAL = {"final_votes", "grid", "embeddings"}
+_NOT_AN_NPZ = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def save_predictions(path: Path, predictions: Predictions, class_names: Sequence[str]) -> None:
+    """Write the predictions and class names; the file appears whole or not at all."""
+    arrays = {
+        "format_version": np.array(FORMAT_VERSION),
+        "image_ids": np.array(predictions.image_ids, dtype=np.str_),
+        "labels": predictions.labels.astype(np.int64),
+        "logits": predictions.logits.astype(np.float32),
+        "class_names": np.array(class_names, dtype=np.str_),
+    }
+    if predictions.final_votes is not None and predictions.grid is not None:
+        arrays["final_votes"] = predictions.final_votes.astype(np.float32)
+        arrays["grid"] = np.array(predictions.grid, np.int64)
+    if predictions.embeddings is not None:
+        arrays["embeddings"] = predictions.embeddings.astype(np.float32)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take the names for other options
+    atomic_write(path, buffer.getvalue())
+
+
+def load_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
+    """Return the predictions and class names of a file that `save_predictions` wrote.
+
+    Raises:
+        RunError: the file is missing, cut, of another format, or its arrays do not fit together.
+    """
+    advice = "write it again with `finevote evaluate RUN`"
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise RunError(f"there are no predictions at {path}: {advice}") from None
+    except _NOT_AN_NPZ as error:
+        raise RunError(f"cannot read the predictions {path} ({error}): {advice}") from None
+    if problem := _find_problem(arrays):
+        raise RunError(f"the predictions {path} are not whole: {problem}; {advice}")
+    grid = arrays.get("grid")
+    predictions = Predictions(
+        image_ids=tuple(arrays["image_ids"].tolist()),
+        labels=arrays["labels"],
+        logits=arrays["logits"],
+        final_votes=arrays.get("final_votes"),
+        grid=None if grid is None else (int(grid[0]), int(grid[1])),
+        embeddings=arrays.get("embeddings"),
+    )
+    return predictions, tuple(arrays["class_names"].tolist())
+
+
+def _find_problem(arrays: dict[str, NDArray[Any]]) -> str | None:
+    """Return what does not fit, in words."""
+    if arrays.get("format_version") != FORMAT_VERSION:
+        return f"format_version is {arrays.get('format_version')}, but this finevote reads {FORMAT_VERSION}"
+    if missing := _REQUIRED - set(arrays):
+        return f"no {', '.join(sorted(missing))}"
+    if unknown := set(arrays) - _REQUIRED - _OPTIONAL:
+        return f"unknown {', '.join(sorted(unknown))}"
+    if ("final_votes" in arrays) != ("grid" in arrays):
+        return "final_votes and grid come together or not at all"
+    num_images, num_classes = len(arrays["image_ids"]), len(arrays["class_names"])
+    expected = {"image_ids": (num_images,), "labels": (num_images,), "logits": (num_images, num_classes)}
+    if "grid" in arrays:
+        expected["final_votes"] = (num_images, int(arrays["grid"].prod()))
+    if "embeddings" in arrays:
+        expected["embeddings"] = (num_images, *arrays["embeddings"].shape[1:2])
+    wrong = [
+        f"{name} is {arrays[name].shape}, not {shape}"
+        for name, shape in expected.items()
+        if arrays[name].shape != shape
+    ]
+    return "; ".join(wrong) or None

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from finevote.errors import ArgumentError
+from finevote.evaluation.intervals import macro_interval, wilson_interval
+
+counts = st.integers(1, 5000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
+
+
+@given(counts, st.floats(0.5, 0.999))
+def test_wilson_agrees_with_scipy(count, confidence):
+    num_correct, num_trials = count
+    expected = binomtest(num_correct, num_trials).proportion_ci(confidence, method="wilson")
+    got = wilson_interval(num_correct, num_trials, confidence=confidence)
+    assert got.low == pytest.approx(expected.low, abs=1e-12)
+    assert got.high == pytest.approx(expected.high, abs=1e-12)
+
+
+def test_wilson_keeps_width_when_every_image_is_right():
+    interval = wilson_interval(100, 100)
+    assert interval.high == 1.0
+    assert interval.low == pytest.approx(0.963, abs=1e-3)
+
+
+@pytest.mark.parametrize(("num_correct", "num_trials"), [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_impossible_counts(num_correct, num_trials):
+    with pytest.raises(ArgumentError, match=r"right of \d trials"):
+        wilson_interval(num_correct, num_trials)
+
+
+def test_wilson_refuses_a_confidence_in_percent():
+    with pytest.raises(ArgumentError, match="confidence=95"):
+        wilson_interval(1, 2, confidence=95)
+
+
+@given(st.integers(0, 30), st.just(30))
+def test_macro_of_one_class_is_at_least_as_wide_as_wilson(num_correct, num_images):
+    wilson = wilson_interval(num_correct, num_images)
+    macro = macro_interval([num_correct], [num_images])
+    assert macro.high - macro.low >= wilson.high - wilson.low - 1e-12
+
+
+@given(st.lists(counts, min_size=1, max_size=20))
+def test_macro_interval_holds_the_macro_accuracy(pairs):
+    num_correct, num_images = np.array(pairs).T
+    interval = macro_interval(num_correct, num_images)
+    assert 0 <= interval.low <= (num_correct / num_images).mean() + 1e-12
+    assert (num_correct / num_images).mean() - 1e-12 <= interval.high <= 1
+
+
+@pytest.mark.parametrize(
+    ("num_images", "rate"), [(np.full(50, 10), 0.9), (np.arange(5, 55), 0.7), (np.full(8, 40), 0.5)]
+)
+def test_macro_interval_covers_the_truth_about_95_times_in_100(num_images, rate):
+    rng = np.random.default_rng(0)
+    rates = rng.beta(rate * 6, (1 - rate) * 6, len(num_images))
+    draws = rng.binomial(num_images, rates, (1000, len(num_images)))
+    intervals = [macro_interval(draw, num_images) for draw in draws]
+    coverage = np.mean([interval.low <= rates.mean() <= interval.high for interval in intervals])
+    assert 0.935 <= coverage <= 0.99
+
+
+def test_macro_interval_leaves_out_classes_without_images():
+    assert macro_interval([3, 0, 4], [5, 0, 5]) == macro_interval([3, 4], [5, 5])
+
+
+def test_macro_interval_refuses_more_right_than_images():
+    with pytest.raises(ArgumentError, match="right <= images"):
+        macro_interval([3], [2])
