@@ -32,6 +32,10 @@ class RunError(FinevoteError):
     """A run folder is missing, busy, finished, or cannot be resumed."""
 
 
+class StorageError(FinevoteError):
+    """A file cannot be written: the disk is full, or the place is not writable."""
+
+
 class ArgumentError(FinevoteError, ValueError):
     """A function was given a value outside what it accepts."""
 

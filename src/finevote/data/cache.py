@@ -1,0 +1,134 @@
+"""Keeping decoded, resized images in shared memory or on disk; a cache never changes a pixel."""
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finevote.errors import DataError
+from finevote.files import atomic_write
+from finevote.types import Record
+
+Decode = Callable[[Record], Tensor]
+
+_LARGEST_SHARE = 0.7
+_FORMAT = "1"  # raise it when the same file would be decoded or resized otherwise
+
+
+class NoCache:
+    """Decode every time."""
+
+    def get(self, index: int, record: Record, decode: Decode) -> Tensor:  # noqa: ARG002 - the caches' common call
+        """Return the decoded image, uint8 (3, rows, columns)."""
+        return decode(record)
+
+
+class MemoryCache:
+    """One shared tensor that all loader processes fill and read.
+
+    Raises:
+        DataError: it would take more than 70% of the free memory.
+    """
+
+    def __init__(self, num_images: int, *, resize: tuple[int, int]) -> None:
+        needed = num_images * 3 * resize[0] * resize[1]
+        available = available_bytes()
+        if needed > _LARGEST_SHARE * available:
+            raise DataError(
+                f"data.cache=memory needs {needed / 2**30:.2f} GiB for {num_images:,} images of {resize[0]}x{resize[1]}"
+                f", but {available / 2**30:.2f} GiB are free and {_LARGEST_SHARE:.0%} of that is allowed: "
+                "use data.cache=disk or none, or a smaller data.resize"
+            )
+        self.images = _shared((num_images, 3, *resize), torch.uint8)
+        self.filled = _shared((num_images,), torch.bool)
+
+    def get(self, index: int, record: Record, decode: Decode) -> Tensor:
+        """Return the decoded image, uint8 (3, rows, columns); do not write to it."""
+        if not self.filled[index]:
+            self.images[index] = decode(record)
+            self.filled[index] = True  # last, so that no other process reads a half-written image
+        return self.images[index]
+
+
+class DiskCache:
+    """One .npy file an image, named by its path, time of change, size and how it was resized.
+
+    Images without a file are decoded every time. A damaged entry is made again.
+    """
+
+    def __init__(self, folder: Path | None, *, resize: tuple[int, int], interpolation: str) -> None:
+        self.folder = folder or default_cache_folder()
+        self.resize = resize
+        self.interpolation = interpolation
+
+    def get(self, index: int, record: Record, decode: Decode) -> Tensor:  # noqa: ARG002 - the caches' common call
+        """Return the decoded image, uint8 (3, rows, columns)."""
+        if record.path is None:
+            return decode(record)
+        entry = self._entry(record.path)
+        image = self._load(entry)
+        if image is None:
+            image = decode(record)
+            content = io.BytesIO()
+            np.save(content, image.numpy(), allow_pickle=False)
+            atomic_write(entry, content.getvalue(), durable=False)
+        return image
+
+    def _entry(self, path: Path) -> Path:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read the image {path}: {error.strerror}") from error
+        key = (_FORMAT, str(path.absolute()), stat.st_mtime_ns, stat.st_size, *self.resize, self.interpolation)
+        name = hashlib.sha256(repr(key).encode()).hexdigest()
+        return self.folder / name[:2] / f"{name}.npy"
+
+    def _load(self, entry: Path) -> Tensor | None:
+        try:
+            pixels = np.load(entry, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        if pixels.shape != (3, *self.resize) or pixels.dtype != np.uint8:
+            return None
+        return torch.from_numpy(pixels)
+
+
+def default_cache_folder() -> Path:
+    """Return the user's cache folder for decoded images: $XDG_CACHE_HOME or ~/.cache, then finevote/decoded."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "finevote" / "decoded"
+
+
+def available_bytes() -> int:
+    """Return the memory that can be shared now: what is free, within the container's and /dev/shm's limits."""
+    limits = [_free_memory()]
+    container = Path("/sys/fs/cgroup/memory.max")
+    if container.exists() and (text := container.read_text().strip()).isdigit():
+        limits.append(int(text))
+    shared = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory; only its size is read
+    if shared.exists():
+        limits.append(shutil.disk_usage(shared).free)
+    return min(limits)
+
+
+def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return zeros in memory that loader processes share with this one."""
+    tensor = torch.zeros(shape, dtype=dtype)
+    tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return tensor
+
+
+def _free_memory() -> int:
+    """Return Linux's estimate of free memory; elsewhere the size of the memory."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,114 @@
+"""Reading photographs, and finding those that cannot be read before anything depends on them."""
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from finevote.errors import DataError
+from finevote.types import DataSource, Record
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+MAX_PIXELS = 178_956_970  # a quarter of a gigapixel is a mistake or an attack; Pillow's own limit is the same
+MIN_SIDE = 8
+
+
+def read_image(path: Path) -> Image.Image:
+    """Return the photograph at `path` as RGB, turned upright by its EXIF orientation.
+
+    Raises:
+        DataError: the file is missing, truncated, corrupt, over 178,956,970 pixels, or under 8 pixels a side.
+    """
+    try:
+        with Image.open(path) as image:
+            _check_size(image)
+            return _as_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # a decoder may raise anything at all on a broken file
+        raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
+
+
+def read_record(record: Record) -> Image.Image:
+    """Return the image of a record that has a file; see `read_image`."""
+    if record.path is None:
+        raise DataError(f"{record.image_id} has no file to read")
+    return read_image(record.path)
+
+
+def find_unreadable(
+    source: DataSource, records: Sequence[Record], *, advance: Callable[[int], None] | None = None
+) -> dict[str, str]:
+    """Decode every image once and return {image_id: reason} for those that fail, in the order of `records`.
+
+    Images that are drawn in code have no file and are not tried. `advance` is called with the number of images done
+    since its last call.
+    """
+
+    def problem(record: Record) -> str | None:
+        if record.path is None:
+            return None
+        try:
+            source.read(record)
+        except DataError as error:
+            return str(error)
+        return None
+
+    unreadable = {}
+    pool = ThreadPoolExecutor()  # Pillow decodes without holding the interpreter
+    try:
+        for record, reason in zip(records, pool.map(problem, records), strict=True):
+            if reason is not None:
+                unreadable[record.image_id] = reason
+            if advance is not None:
+                advance(1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return unreadable
+
+
+def without(source: DataSource, image_ids: Collection[str]) -> DataSource:
+    """Return the source less the named images, with a note; names that it does not have are passed over.
+
+    Raises:
+        DataError: a split would be left empty.
+    """
+    left_out = set(image_ids)
+    splits = {
+        split: tuple(record for record in records if record.image_id not in left_out)
+        for split, records in source.splits.items()
+    }
+    emptied = [split for split, records in splits.items() if not records and source.splits[split]]
+    if emptied:
+        raise DataError(f"{source.name}: leaving out {len(left_out)} images empties the {emptied[0]} split: mend them")
+    num_removed = sum(len(source.splits[split]) - len(splits[split]) for split in splits)
+    if not num_removed:
+        return source
+    return replace(source, splits=splits, notes=(*source.notes, f"{num_removed} images left out as unreadable"))
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{width}x{height} pixels exceed {MAX_PIXELS:,}: shrink it")
+    if min(width, height) < MIN_SIDE:
+        raise DataError(f"{width}x{height} pixels: at least {MIN_SIDE} a side are needed")
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip nearly all of it to white
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or of an unknown format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MAX_PIXELS:,} pixels: shrink it"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,135 @@
+"""Writing that leaves either the whole file or the old one: temporary name, sync, rename."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from finevote.errors import FinevoteError, StorageError
+
+_FULL_BELOW_BYTES = 2**20
+
+
+def atomic_write(path: Path, content: bytes | str, *, durable: bool = True) -> None:
+    """Write `content` (text as UTF-8) to `path` so that a crash leaves the old file or the new one, never half.
+
+    Missing parent folders are made. `durable=False` skips the sync to disk, for files that can be made again.
+
+    Raises:
+        StorageError: the disk is full or the place cannot be written; nothing is left behind.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+        if durable:
+            _sync_folder(path.parent)
+    except OSError as error:
+        problem = _storage_error(path, error)
+        raise problem from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield an empty folder under a temporary name; when the block ends well it is synced and renamed to `path`.
+
+    An existing folder at `path` is refused unless it is empty or `replace` is set. If the block fails, what it wrote
+    is removed and what was at `path` is untouched.
+
+    Raises:
+        StorageError: the disk is full, the place cannot be written, or `path` is taken.
+    """
+    temporary = _beside(path)
+    try:
+        if not replace:
+            _check_free(path)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for item in temporary.rglob("*"):
+            if item.is_file():
+                _sync_file(item)
+        _move_into_place(temporary, path)
+    except FinevoteError:
+        raise
+    except Exception as error:
+        # Writers of other libraries report a full disk under names of their own, so the disk itself is asked.
+        if isinstance(error, OSError) or _free_bytes(path) < _FULL_BELOW_BYTES:
+            problem = _storage_error(path, error)
+            raise problem from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _beside(path: Path) -> Path:
+    """Return a hidden, unused name in the folder of `path`, so that the rename stays on one file system."""
+    return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.tmp")
+
+
+def _check_free(path: Path) -> None:
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise StorageError(f"{path} already exists: choose another name or remove it first")
+
+
+def _move_into_place(temporary: Path, path: Path) -> None:
+    old = _beside(path)
+    if path.exists():
+        path.rename(old)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    _sync_folder(path.parent)
+    if old.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink(missing_ok=True)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename in `path` last; systems that cannot sync a folder are left to their own order of writing."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _storage_error(path: Path, error: Exception) -> StorageError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return StorageError(
+        f"cannot write {path}: {reason} ({_free_bytes(path) / 2**20:,.1f} MiB free there): "
+        "free some space or choose another place"
+    )
+
+
+def _free_bytes(path: Path) -> int:
+    """Return the free space, in bytes, of the disk that holds the nearest existing parent of `path`."""
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    return shutil.disk_usage(folder).free
