@@ -52,6 +52,15 @@ make_venv() {
     "$python" -m venv "$venv" >"$log" 2>&1 || explain
 }
 
+# Say in a few words what pip is at.
+latest() {
+    if grep -q '^Installing collected packages' "$log"; then
+        echo 'unpacking what was downloaded'
+    else
+        grep -v '^ *WARNING' "$log" | tail -n 1 | cut -c 1-90
+    fi
+}
+
 # Run pip in the background and show every ten seconds what it is at, so that a long download is not silent.
 install() {
     say 'installing the pinned packages; the first time this downloads a few GB'
@@ -64,7 +73,7 @@ install() {
         sleep 1
         seconds=$((seconds + 1))
         if [ $((seconds % 10)) -eq 0 ]; then
-            printf '  %3d s  %s\n' "$seconds" "$(tail -n 1 "$log" | cut -c 1-90)"
+            printf '  %3d s  %s\n' "$seconds" "$(latest)"
         fi
     done
     wait "$pip" || explain
