@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from finevote.data.synthetic_drawing import Scene, compose, draw, part_box
+from finevote.data.synthetic_drawing import compose, draw, draw_pose, part_box
 from finevote.data.synthetic_shapes import GENERA, Genus
 from finevote.errors import ArgumentError, DataError, suggest
 from finevote.types import DataSource, Record
@@ -95,25 +95,23 @@ class SpeciesArtist:
         """Return the RGB image. Raises DataError for an id that `synthetic_source` does not give."""
         split, name, number = _parse(record.image_id)
         species = SPECIES[_LABELS[name]]
-        scene = _scene(self.seed, split, _LABELS[name], number)
+        scene = compose(species.genus, _generator(self.seed, split, _LABELS[name], number))
         return draw(species.genus, species.patterns, scene, image_size=self.image_size)
 
 
-def _scene(seed: int, split: str, label: int, number: int) -> Scene:
-    generator = np.random.default_rng([seed, SPLITS.index(split), label, number])
-    return compose(SPECIES[label].genus, generator)
+def _generator(seed: int, split: str, label: int, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, SPLITS.index(split), label, number])
 
 
 def _records(seed: int, split: str, num_images: int) -> tuple[Record, ...]:
-    return tuple(_record(seed, split, name, number) for name in _LABELS for number in range(num_images))
+    return tuple(_record(seed, split, label, number) for label in range(len(SPECIES)) for number in range(num_images))
 
 
-def _record(seed: int, split: str, name: str, number: int) -> Record:
-    label = _LABELS[name]
+def _record(seed: int, split: str, label: int, number: int) -> Record:
     species = SPECIES[label]
-    pose = _scene(seed, split, label, number).pose
+    pose = draw_pose(_generator(seed, split, label, number))
     boxes = tuple(part_box(species.genus, part, pose) for part in species.patterns)
-    return Record(image_id=f"{split}/{name}/{number:04d}", label=label, parts=boxes)
+    return Record(image_id=f"{split}/{species.name.replace(' ', '_')}/{number:04d}", label=label, parts=boxes)
 
 
 def _parse(image_id: str) -> tuple[str, str, int]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from finevote.data.synthetic_shapes import PART_RADIUS, PATTERNS, SUBJECT_RADIUS, Genus, Layer, Points
+from finevote.data.synthetic_shapes import PART_RADIUS, PATTERNS, SUBJECT_RADIUS, Genus, Layer, Points, disc
 from finevote.types import Box
 
 Colour = tuple[int, int, int]
@@ -21,6 +21,7 @@ Colour = tuple[int, int, int]
 SUPERSAMPLING = 3  # pixels drawn for a pixel kept, along each side
 MAX_TURN = math.radians(25)
 SCALES = (0.8, 1.1)
+CLEARANCE = 0.03  # image widths between a distractor and the body
 INK: Colour = (34, 30, 44)
 PAPER: Colour = (247, 240, 224)
 _LEAF = np.array([(-1, 0), (-0.5, -0.28), (0, -0.36), (0.5, -0.26), (1, 0), (0.5, 0.26), (0, 0.36), (-0.5, 0.28)])
@@ -66,7 +67,7 @@ class Scene(NamedTuple):
 
 def compose(genus: Genus, generator: np.random.Generator) -> Scene:
     """Draw a scene by lot. Only uniform numbers are used: their stream is the same on every machine."""
-    pose = _pose(generator)
+    pose = draw_pose(generator)
     ground_hue = generator.random()
     ground = (_colour(generator, hue=ground_hue, saturation=(0.10, 0.55), value=(0.35, 0.95)),
               _colour(generator, hue=ground_hue + 0.1, saturation=(0.10, 0.55), value=(0.35, 0.95)))  # fmt: skip
@@ -81,6 +82,15 @@ def compose(genus: Genus, generator: np.random.Generator) -> Scene:
         noise=_between(generator, 2.0, 9.0),
         texture_seed=int(generator.random() * 2**31),
     )
+
+
+def draw_pose(generator: np.random.Generator) -> Pose:
+    """Turn, mirror, scale and place the subject by lot, all of it within the image: the first draw of a scene."""
+    scale = _between(generator, *SCALES)
+    freedom = max(0.5 - SUBJECT_RADIUS * scale, 0.0)
+    offset = 0.5 + freedom * np.array([_between(generator, -1, 1), _between(generator, -1, 1)])
+    mirror = -1.0 if generator.random() < 0.5 else 1.0
+    return Pose(_rotation(_between(generator, -MAX_TURN, MAX_TURN), mirror=mirror) * scale, offset, scale)
 
 
 def part_box(genus: Genus, part: str, pose: Pose) -> Box:
@@ -139,15 +149,6 @@ def _light(image: Image.Image, scene: Scene, generator: np.random.Generator) -> 
     return Image.fromarray((pixels * light[:, :, None] + noise).clip(0, 255).astype(np.uint8))
 
 
-def _pose(generator: np.random.Generator) -> Pose:
-    """Turn, mirror, scale and place the subject so that all of it stays in the image."""
-    scale = _between(generator, *SCALES)
-    freedom = max(0.5 - SUBJECT_RADIUS * scale, 0.0)
-    offset = 0.5 + freedom * np.array([_between(generator, -1, 1), _between(generator, -1, 1)])
-    mirror = -1.0 if generator.random() < 0.5 else 1.0
-    return Pose(_rotation(_between(generator, -MAX_TURN, MAX_TURN), mirror=mirror) * scale, offset, scale)
-
-
 def _rotation(angle: float, *, mirror: float = 1.0) -> Points:
     cos, sin = math.cos(angle), math.sin(angle)
     return np.array([[mirror * cos, mirror * sin], [-sin, cos]])
@@ -179,18 +180,19 @@ def _leaf(generator: np.random.Generator, ground: Colour) -> tuple[Pose, Colour]
 
 
 def _distractors(generator: np.random.Generator, genus: Genus, pose: Pose, ground: Colour) -> Iterable[Distractor]:
-    """Yield up to three patterns that do not touch the body; a place that is taken is tried again elsewhere."""
+    """Yield up to three patterns that touch neither the body nor each other; some places tried are taken."""
     num_wanted = 1 + int(generator.random() * 3)
-    taken = [(*pose.apply(disc[:2]), disc[2] * pose.scale) for disc in genus.cover]
+    taken = pose.apply(genus.traces)
     for _ in range(20):
-        x, y, radius = generator.random(), generator.random(), _between(generator, 0.05, 0.085)
-        if num_wanted == 0 or any(math.hypot(x - u, y - v) < radius + r for u, v, r in taken):
+        place = np.array([generator.random(), generator.random()])
+        radius = _between(generator, 0.05, 0.085)
+        if num_wanted == 0 or np.hypot(*(taken - place).T).min() < radius + CLEARANCE:
             continue
         num_wanted -= 1
-        taken.append((x, y, radius))
         fade = _between(generator, 0.25, 0.6)
         colours = {"ink": _mixed(INK, ground, fade), "paper": _mixed(PAPER, ground, fade)}
-        turned = Pose(_rotation(_between(generator, 0, 2 * math.pi)) * radius, np.array([x, y]), radius)
+        turned = Pose(_rotation(_between(generator, 0, 2 * math.pi)) * radius, place, radius)
+        taken = np.concatenate([taken, turned.apply(disc(0, 0, 1))])
         yield Distractor(list(PATTERNS)[int(generator.random() * len(PATTERNS))], turned, colours)
 
 
