@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from finevote.errors import FinevoteError, StorageError
 
@@ -22,20 +23,33 @@ def atomic_write(path: Path, content: bytes | str, *, durable: bool = True) -> N
         StorageError: the disk is full or the place cannot be written; nothing is left behind.
     """
     data = content.encode() if isinstance(content, str) else content
+    with atomic_file(path, durable=durable) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Yield a file to write that becomes `path` when the block ends well; else the old file stays. See `atomic_write`.
+
+    Raises:
+        StorageError: the disk is full or the place cannot be written; nothing is left behind.
+    """
     temporary = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
         temporary.replace(path)
         if durable:
             _sync_folder(path.parent)
-    except OSError as error:
-        problem = _storage_error(path, error)
-        raise problem from error
+    except Exception as error:
+        if _is_storage_problem(path, error):
+            problem = _storage_error(path, error)
+            raise problem from error
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -61,11 +75,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             if item.is_file():
                 _sync_file(item)
         _move_into_place(temporary, path)
-    except FinevoteError:
-        raise
     except Exception as error:
-        # Writers of other libraries report a full disk under names of their own, so the disk itself is asked.
-        if isinstance(error, OSError) or _free_bytes(path) < _FULL_BELOW_BYTES:
+        if _is_storage_problem(path, error):
             problem = _storage_error(path, error)
             raise problem from error
         raise
@@ -119,6 +130,13 @@ def _sync_folder(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _is_storage_problem(path: Path, error: Exception) -> bool:
+    """Say so of an OSError; writers of other libraries have names of their own for it, so the disk itself is asked."""
+    if isinstance(error, FinevoteError):
+        return False
+    return isinstance(error, OSError) or _free_bytes(path) < _FULL_BELOW_BYTES
 
 
 def _storage_error(path: Path, error: Exception) -> StorageError:

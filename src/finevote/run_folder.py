@@ -118,11 +118,6 @@ class RunFolder:
         """One line for each time the test split was opened."""
         return self.path / "test_ledger.jsonl"
 
-    @property
-    def cache(self) -> Path:
-        """Decoded images, where the settings keep them on disk."""
-        return self.path / "cache"
-
     def read_json(self, file: Path) -> Any:
         """Return what a JSON file of this run holds.
 

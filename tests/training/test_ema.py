@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from finevote.training.ema import WeightAverage
+from finevote.voting.selection import TokenBudget
 
 
 def make_model() -> nn.Module:
@@ -60,3 +61,11 @@ def test_a_saved_average_goes_on_where_it_was():
     first.update(model)
     second.update(model)
     assert torch.equal(first.model.weight, second.model.weight)
+
+
+def test_state_that_follows_from_buffers_follows_here_too():
+    budget = TokenBudget(initial_rates=[1, 1], total=10, limit=10, momentum=1.0, by="count")
+    average = WeightAverage(budget, decay=0.99)
+    budget.update(torch.tensor([9, 1]))
+    average.update(budget)
+    assert average.model.counts == budget.counts == (9, 1)

@@ -6,7 +6,7 @@ import copy
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -30,8 +30,8 @@ class WeightAverage(Generic[ModelT]):
         keep = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
             average.lerp_(weight, 1 - keep)
-        for ours, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            ours.copy_(theirs)
+        # Not copied one by one: modules derive other state from their buffers when they are loaded.
+        self.model.load_state_dict(_buffers(model), strict=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that `load_state_dict` needs to go on."""
@@ -41,3 +41,8 @@ class WeightAverage(Generic[ModelT]):
         """Take over a saved average."""
         self.model.load_state_dict(state["model"])
         self.num_updates = state["num_updates"]
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: value for name, value in model.state_dict().items() if name not in parameters}

@@ -1,0 +1,142 @@
+"""Before the first step: look at every image once, divide them, and lay out the run folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from finevote.config import Config, dump_config
+from finevote.data.images import find_unreadable, without
+from finevote.data.registry import open_source
+from finevote.data.splits import describe_split, restore_split, with_validation
+from finevote.errors import DataError
+from finevote.files import atomic_write
+from finevote.progress import Meter
+from finevote.run_folder import RunFolder, next_run_path
+from finevote.types import DataSource
+
+SPLITS = ("train", "val")  # the test split is never opened by training
+
+
+def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad: bool, console: Console) -> RunFolder:
+    """Check the data and make a run folder with config.yaml, data.json and split.json. The test split stays closed.
+
+    Args:
+        config: the run's settings.
+        data: what `open_source` takes.
+        out: the run folder; None picks the next free `runs/<recipe>-<data name>-<n>`.
+        skip_bad: leave unreadable images out, and record them, instead of refusing.
+        console: for progress and notes.
+
+    Raises:
+        DataError: images cannot be read (all are listed), or there are fewer than two classes.
+        RunError: `out` is taken.
+    """
+    if out is not None:
+        RunFolder.check_free(out)
+    source = open_source(data, splits=SPLITS)
+    unreadable = _find_unreadable(source, console)
+    if unreadable and not skip_bad:
+        raise DataError(_describe_unreadable(unreadable))
+    source = with_validation(
+        without(source, set(unreadable)), fraction=config.data.validation_fraction, seed=config.training.seed
+    )
+    _check_classes(source)
+    path = out or next_run_path(Path("runs"), f"{_slug(config.name)}-{_slug(source.name)}")
+    run = RunFolder.create(path)
+    atomic_write(run.split_json, _json(describe_split(source)))
+    atomic_write(run.data_json, _json(_describe_data(data, source, unreadable)))
+    atomic_write(run.config_yaml, dump_config(config))
+    _print_notes(source, console)
+    return run
+
+
+def load_data(run: RunFolder, *, data: str | Path | None = None) -> DataSource:
+    """Return the training and validation images of a run, as they were divided; `data` says if they have moved.
+
+    Raises:
+        DataError: images of the run are missing, or the classes are others.
+        RunError: data.json or split.json cannot be read.
+    """
+    saved = run.read_json(run.data_json)
+    source = open_source(saved["data"] if data is None else data, splits=SPLITS)
+    if list(source.class_names) != saved["class_names"]:
+        raise DataError(
+            f"{source.name} has {len(source.class_names)} classes that are not the {len(saved['class_names'])} of "
+            f"{run.path}: bring the data back as it was, or start a new run"
+        )
+    return restore_split(without(source, saved["skipped"]), run.read_json(run.split_json))
+
+
+def move_data(run: RunFolder, data: str | Path) -> None:
+    """Write down that the images of a run are now at `data`.
+
+    Raises:
+        DataError: they are not all there.
+    """
+    load_data(run, data=data)
+    atomic_write(run.data_json, _json({**run.read_json(run.data_json), "data": _data_argument(data)}))
+
+
+def _find_unreadable(source: DataSource, console: Console) -> dict[str, str]:
+    records = [record for split in SPLITS for record in source.splits.get(split, ())]
+    with Meter("check images", total=len(records), console=console) as meter:
+        return find_unreadable(source, records, advance=meter.advance)
+
+
+def _describe_unreadable(unreadable: Mapping[str, str]) -> str:
+    lines = "".join(f"\n  {reason}" for reason in unreadable.values())  # each names its path
+    return f"{len(unreadable)} images cannot be read: mend them, or leave them out with --skip-bad{lines}"
+
+
+def _check_classes(source: DataSource) -> None:
+    num_images = Counter(record.label for record in source.splits["train"])
+    if len(num_images) < 2:
+        names = ", ".join(source.class_names[label] for label in num_images) or "none"
+        raise DataError(
+            f"{source.name} has training images of {len(num_images)} classes ({names}), at least 2 are needed"
+        )
+    empty = [name for label, name in enumerate(source.class_names) if label not in num_images]
+    if empty:
+        listed = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        raise DataError(
+            f"{source.name} has no readable training image of {len(empty)} of its {len(source.class_names)} classes "
+            f"({listed}): add some or remove the classes"
+        )
+
+
+def _describe_data(data: str | Path, source: DataSource, unreadable: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "data": _data_argument(data),
+        "name": source.name,
+        "class_names": list(source.class_names),
+        "num_images": {split: len(records) for split, records in source.splits.items()},
+        "skipped": dict(unreadable),
+        "notes": list(source.notes),
+    }
+
+
+def _data_argument(data: str | Path) -> str:
+    """Return the argument so that it means the same from any working directory."""
+    return "synthetic" if data == "synthetic" else str(Path(data).absolute())
+
+
+def _print_notes(source: DataSource, console: Console) -> None:
+    counts = ", ".join(f"{len(records):,} {split}" for split, records in source.splits.items())
+    console.print(f"{source.name}: {len(source.class_names)} classes, {counts} images", highlight=False, markup=False)
+    for note in source.notes:
+        console.print(f"  {note}", highlight=False, markup=False)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem or name).strip("-") or "data"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
