@@ -1,0 +1,133 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finevote.data.images import find_unreadable, read_image, read_record, without
+from finevote.errors import DataError
+from finevote.types import DataSource, Record
+
+
+def test_exif_orientation_turns_the_image_upright(tmp_path):
+    pixels = np.zeros((10, 20, 3), np.uint8)
+    pixels[:, :10, 0] = 255  # left half red
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    image = read_image(tmp_path / "a.png")
+    assert image.size == (10, 20)
+    assert np.array_equal(np.asarray(image), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "LA", "1"])
+def test_every_colour_mode_becomes_rgb(tmp_path, mode):
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new("RGB", (9, 9), (255, 255, 255)).convert(mode).save(path)
+    image = read_image(path)
+    assert image.mode == "RGB"
+    assert image.getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
+    Image.fromarray(np.full((9, 9), 0x8000, np.uint16)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_a_transparent_palette_is_read_without_warning(tmp_path):
+    image = Image.new("P", (9, 9), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "a.png", transparency=b"\x00\x80")
+    assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_the_content_counts_not_the_suffix(tmp_path):
+    Image.new("RGB", (9, 9), (1, 2, 3)).save(tmp_path / "a.png")
+    path = (tmp_path / "a.png").rename(tmp_path / "a.jpg")
+    assert read_image(path).getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_a_truncated_file_is_told_with_its_path(tmp_path, paint):
+    path = paint(tmp_path / "cut.jpg", size=(64, 64))
+    path.write_bytes(path.read_bytes()[:-1500])
+    with pytest.raises(DataError, match=r"cannot read the image .*cut\.jpg: .*truncated"):
+        read_image(path)
+
+
+def test_a_file_that_is_no_image_is_told(tmp_path):
+    (tmp_path / "a.jpg").write_text("hello")
+    with pytest.raises(DataError, match=r"a\.jpg: not an image, or of an unknown format"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.jpg: No such file or directory"):
+        read_image(tmp_path / "gone.jpg")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 100), (100, 7)])
+def test_an_image_under_eight_pixels_a_side_is_refused(tmp_path, paint, size):
+    with pytest.raises(DataError, match=f"{size[0]}x{size[1]} pixels: at least 8 a side"):
+        read_image(paint(tmp_path / "a.png", size=size))
+
+
+def test_eight_pixels_a_side_are_enough(tmp_path, paint):
+    assert read_image(paint(tmp_path / "a.png", size=(8, 8))).size == (8, 8)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("limit_of_pillow", [Image.MAX_IMAGE_PIXELS, None])
+def test_a_decompression_bomb_is_refused_without_decoding(tmp_path, monkeypatch, limit_of_pillow):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit_of_pillow)
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"")
+    (tmp_path / "bomb.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"bomb\.png: .*178,956,970( pixels)?: shrink it"):
+        read_image(tmp_path / "bomb.png")
+
+
+def make_source(paths: list[Path]) -> DataSource:
+    records = tuple(Record(path.name, number % 2, path) for number, path in enumerate(paths))
+    return DataSource("set", ("a", "b"), {"train": records}, read_record)
+
+
+def test_three_corrupt_among_a_hundred_are_all_found(tmp_path, paint):
+    source = make_source([paint(tmp_path / f"{number}.png") for number in range(100)])
+    for number in (3, 50, 99):
+        (tmp_path / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    done = []
+    unreadable = find_unreadable(source, source.splits["train"], advance=done.append)
+    assert list(unreadable) == ["3.png", "50.png", "99.png"]
+    assert all("cannot read the image" in reason for reason in unreadable.values())
+    assert sum(done) == 100
+    assert len(without(source, unreadable).splits["train"]) == 97
+
+
+def test_drawn_images_are_not_tried():
+    def never(record: Record) -> Image.Image:
+        raise AssertionError(record)
+
+    records = (Record("a", 0), Record("b", 1))
+    assert find_unreadable(DataSource("set", ("a", "b"), {"train": records}, never), records) == {}
+
+
+def test_without_notes_what_it_left_out(tmp_path, paint):
+    source = make_source([paint(tmp_path / f"{number}.png") for number in range(4)])
+    assert without(source, ["1.png", "gone.png"]).notes == ("1 images left out as unreadable",)
+    assert without(source, []) is source
+
+
+def test_without_refuses_to_empty_a_split(tmp_path, paint):
+    source = make_source([paint(tmp_path / "0.png"), paint(tmp_path / "1.png")])
+    with pytest.raises(DataError, match="leaving out 2 images empties the train split"):
+        without(source, ["0.png", "1.png"])
+
+
+def test_a_record_without_a_file_cannot_be_read_from_disk():
+    with pytest.raises(DataError, match="drawn has no file to read"):
+        read_record(Record("drawn", 0))

@@ -1,0 +1,114 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from finevote import files
+from finevote.errors import StorageError
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def test_atomic_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    files.atomic_write(path, "old")
+    files.atomic_write(path, "grün")
+    assert path.read_text(encoding="utf-8") == "grün"
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_atomic_write_keeps_bytes_as_they_are(tmp_path):
+    files.atomic_write(tmp_path / "a.bin", b"\x00\r\n\xff", durable=False)
+    assert (tmp_path / "a.bin").read_bytes() == b"\x00\r\n\xff"
+
+
+def test_a_full_disk_is_told_with_path_and_free_space_and_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    files.atomic_write(path, "old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(
+        StorageError, match=r"cannot write .*a\.txt: No space left on device \([\d,.]+ MiB free there\)"
+    ):
+        files.atomic_write(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def _fill(folder: Path, full: Path) -> None:
+    (folder / "half").write_text("")
+    full.write_text("x")
+
+
+def test_a_really_full_disk_leaves_no_half_folder(tmp_path):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(StorageError, match="No space left"), files.atomic_folder(tmp_path / "run") as folder:
+        _fill(folder, full)
+    assert names(tmp_path) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*: (Not a directory|File exists)"):
+        files.atomic_write(tmp_path / "a" / "b", "")
+
+
+def test_atomic_folder_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "bundle"
+    with files.atomic_folder(path) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "a").write_text("1")
+        assert not path.exists()
+    assert (path / "deep" / "a").read_text() == "1"
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_atomic_folder_cleans_up_when_its_block_fails(tmp_path):
+    with pytest.raises(ZeroDivisionError), files.atomic_folder(tmp_path / "bundle") as folder:
+        (folder / "a").write_text(str(1 / 0))
+    assert names(tmp_path) == []
+
+
+def test_atomic_folder_explains_any_error_on_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_free_bytes", lambda _: 0)
+    with (
+        pytest.raises(StorageError, match=r"weird writer failed .*0\.0 MiB free"),
+        files.atomic_folder(tmp_path / "bundle"),
+    ):
+        raise RuntimeError("weird writer failed")
+
+
+def test_atomic_folder_refuses_to_overwrite_unless_told(tmp_path):
+    path = tmp_path / "bundle"
+    path.mkdir()
+    (path / "old").write_text("")
+    with pytest.raises(StorageError, match="already exists"), files.atomic_folder(path):
+        pass
+    assert names(path) == ["old"]
+    with files.atomic_folder(path, replace=True) as folder:
+        (folder / "new").write_text("")
+    assert names(path) == ["new"]
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_failed_replacement_keeps_the_old_folder(tmp_path):
+    path = tmp_path / "bundle"
+    path.mkdir()
+    (path / "old").write_text("")
+    with pytest.raises(ZeroDivisionError), files.atomic_folder(path, replace=True):
+        _ = 1 / 0
+    assert names(path) == ["old"]
+
+
+def test_sha256_of_is_the_digest_of_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 1000)
+    assert files.sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 1000).hexdigest()
