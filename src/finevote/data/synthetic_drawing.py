@@ -69,14 +69,15 @@ def compose(genus: Genus, generator: np.random.Generator) -> Scene:
     """Draw a scene by lot. Only uniform numbers are used: their stream is the same on every machine."""
     pose = draw_pose(generator)
     ground_hue = generator.random()
-    ground = (_colour(generator, hue=ground_hue, saturation=(0.10, 0.55), value=(0.35, 0.95)),
-              _colour(generator, hue=ground_hue + 0.1, saturation=(0.10, 0.55), value=(0.35, 0.95)))  # fmt: skip
+    first, second = (
+        _colour(generator, hue=ground_hue + shift, saturation=(0.10, 0.55), value=(0.35, 0.95)) for shift in (0.0, 0.1)
+    )
     return Scene(
         pose=pose,
         colours=_plumage(generator),
-        ground=ground,
-        leaves=tuple(_leaf(generator, ground[1]) for _ in range(4)),
-        distractors=tuple(_distractors(generator, genus, pose, ground[0])),
+        ground=(first, second),
+        leaves=tuple(_leaf(generator, second) for _ in range(4)),
+        distractors=tuple(_distractors(generator, genus, pose, first)),
         brightness=_between(generator, 0.78, 1.12),
         gradient=(_between(generator, -0.2, 0.2), _between(generator, -0.2, 0.2)),
         noise=_between(generator, 2.0, 9.0),
@@ -104,7 +105,7 @@ def draw(genus: Genus, patterns: Mapping[str, str], scene: Scene, *, image_size:
     """Draw a bird whose `patterns` (part -> pattern) make it a species; RGB, image_size x image_size px."""
     side = image_size * SUPERSAMPLING
     generator = np.random.default_rng(scene.texture_seed)
-    canvas = _ground(generator, scene.ground).resize((side, side), Image.Resampling.BICUBIC)
+    canvas = _ground(generator, scene.ground, image_size).resize((side, side), Image.Resampling.NEAREST)
     brush = ImageDraw.Draw(canvas)
     for pose, colour in scene.leaves:
         _fill(brush, [Layer("leaf", _LEAF)], pose, {"leaf": colour}, side)
@@ -134,11 +135,11 @@ def _fill(
         brush.polygon(pixels.ravel().tolist(), fill=colours[layer.colour])
 
 
-def _ground(generator: np.random.Generator, colours: tuple[Colour, Colour]) -> Image.Image:
-    """Return soft blotches between two colours, to be enlarged."""
+def _ground(generator: np.random.Generator, colours: tuple[Colour, Colour], image_size: int) -> Image.Image:
+    """Return soft blotches between two colours."""
     blend = generator.random((9, 9, 1))
     mixed = np.array(colours[0]) * blend + np.array(colours[1]) * (1 - blend)
-    return Image.fromarray(mixed.astype(np.uint8))
+    return Image.fromarray(mixed.astype(np.uint8)).resize((image_size, image_size), Image.Resampling.BICUBIC)
 
 
 def _light(image: Image.Image, scene: Scene, generator: np.random.Generator) -> Image.Image:
