@@ -1,0 +1,59 @@
+"""How good a model is on the validation split, each image counted once over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from finevote.evaluation.metrics import softmax, top_k_accuracy
+from finevote.evaluation.predict import merge, predict
+from finevote.types import Batch, Predictions, Record
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+
+def validate(
+    fabric: Fabric, model: nn.Module, loader: Iterable[Batch], *, records: Sequence[Record]
+) -> dict[str, float]:
+    """Return "val_top1", "val_loss" (mean cross-entropy) and "val_num_images", the same in every process.
+
+    Args:
+        fabric: of this process.
+        model: on this process's device.
+        loader: this process's share of the images.
+        records: all of the split.
+    """
+    whole = gather_predictions(fabric, model, loader, records=records)
+    true = softmax(whole.logits)[np.arange(len(whole.labels)), whole.labels]  # (n,)
+    return {
+        "val_top1": top_k_accuracy(whole.logits, whole.labels, k=1),
+        "val_loss": float(-np.log(true.clip(min=np.finfo(np.float64).tiny)).mean()),
+        "val_num_images": len(whole.labels),
+    }
+
+
+def gather_predictions(
+    fabric: Fabric, model: nn.Module, loader: Iterable[Batch], *, records: Sequence[Record]
+) -> Predictions:
+    """Return labels and logits of the whole split, in the order of the records, in every process."""
+    indices: list[int] = []
+    predictions = predict(
+        model,
+        loader,
+        records=records,
+        device=fabric.device,
+        autocast=fabric.autocast(),
+        on_output=lambda batch, _: indices.extend(batch.indices.tolist()),
+    )
+    part = (indices, replace(predictions, final_votes=None, grid=None, embeddings=None))
+    if fabric.world_size == 1:
+        return merge([part])
+    parts: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(parts, part)
+    return merge(parts)
