@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "flowers102_dinov2_s14"
 OUT_SUFFIXES = (".csv", ".jsonl")
+SHEET_IMAGES = 72  # on a contact sheet; more could not be looked at
 
 app = typer.Typer(
     name="finevote",
@@ -171,11 +172,13 @@ def predict(
     if out is not None and out.suffix not in OUT_SUFFIXES:
         raise ArgumentError(f"--out {out} has the ending {out.suffix!r}; allowed: {', '.join(OUT_SUFFIXES)}")
     from finevote.files import atomic_write
-    from finevote.predictor import Predictor
+    from finevote.predictor import Predictor, list_images
     from finevote.progress import Meter
 
-    paths = _image_files(inputs)
-    predictor = Predictor.load(run)
+    paths = list_images(inputs)
+    if not paths:
+        raise DataError(f"there are no images in {', '.join(map(str, inputs))}")
+    predictor = Predictor.load(run, device="auto")
     with Meter("predict", total=len(paths)) as meter:
         answers, unreadable = predictor.predict_files(paths, top=top, advance=meter.advance)
     for path, reason in unreadable.items():
@@ -249,39 +252,26 @@ def data_show(
     typer.echo(f"{source.name}: {len(source.class_names)} classes; images: {counts}")
     for note in source.notes:
         typer.echo(note)
-    records = _first_of_each_class(source, per_class)
+    records = _sheet_records(source, per_class)
     sheet = contact_sheet(
         [source.read(record) for record in records],
         [source.class_names[record.label] for record in records],
         [record.parts for record in records],
+        title=f"{source.name}: {len({record.label for record in records})} of {len(source.class_names)} classes",
+        num_columns=6,
     )
-    save_figure(sheet, out)
-    typer.echo(out)
+    typer.echo(save_figure(sheet, out))
 
 
-def _first_of_each_class(source: DataSource, per_class: int) -> list[Record]:
-    """Return up to `per_class` training records of each class, class by class."""
-    by_class: dict[int, list[Record]] = {label: [] for label in range(len(source.class_names))}
+def _sheet_records(source: DataSource, per_class: int) -> list[Record]:
+    """Return up to `per_class` training records of each class, of evenly spread classes if all are too many."""
+    num_drawn = max(1, min(len(source.class_names), SHEET_IMAGES // per_class))
+    labels = [number * len(source.class_names) // num_drawn for number in range(num_drawn)]
+    by_class: dict[int, list[Record]] = {label: [] for label in labels}
     for record in source.splits["train"]:
-        if len(by_class[record.label]) < per_class:
+        if len(by_class.get(record.label, range(per_class))) < per_class:
             by_class[record.label].append(record)
     return [record for records in by_class.values() for record in records]
-
-
-def _image_files(inputs: Sequence[Path]) -> list[Path]:
-    """Return the files as they are and the images anywhere under the folders, each once."""
-    from finevote.data.images import IMAGE_SUFFIXES
-
-    paths: list[Path] = []
-    for path in inputs:
-        if not path.is_dir():
-            paths.append(path)
-            continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        if not found:
-            raise DataError(f"{path} holds no images: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-        paths.extend(found)
-    return list(dict.fromkeys(paths))
 
 
 def _answer_table(answers: Sequence[Ranked]) -> Any:
