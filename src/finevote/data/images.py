@@ -24,10 +24,19 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            _check_size(image)
-            return _as_rgb(ImageOps.exif_transpose(image))
+            return upright_rgb(image)
     except Exception as error:  # a decoder may raise anything at all on a broken file
         raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an opened image as RGB, turned upright by its EXIF orientation.
+
+    Raises:
+        DataError: it is over 178,956,970 pixels, or under 8 pixels a side.
+    """
+    _check_size(image)
+    return _as_rgb(ImageOps.exif_transpose(image))
 
 
 def read_record(record: Record) -> Image.Image:

@@ -1,0 +1,194 @@
+"""The finished classifier as a folder: weights in safetensors, all else in one JSON, every byte accounted for.
+
+    model.safetensors   every tensor of the model's state
+    bundle.json         format version, class names, preprocessing, settings, versions, details, size and SHA-256 of the
+                        other files, and a SHA-256 of its own content
+
+Nothing in it can run code. Loading refuses a file that is missing, unknown, cut or changed.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from finevote.build import build_model
+from finevote.config import Config, config_from_values
+from finevote.errors import BundleError, FinevoteError
+from finevote.files import atomic_folder, sha256_of
+from finevote.model import FineGrainedClassifier
+from finevote.types import Preprocessing
+
+FORMAT_VERSION = 1
+MANIFEST_NAME, WEIGHTS_NAME = "bundle.json", "model.safetensors"
+_PACKAGES = ("finevote", "torch", "torchvision", "timm", "safetensors")
+_ADVICE = "copy the bundle again from where it came, or write it anew with `finevote fit`"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Strict):
+    """What a file of the bundle must be."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(_Strict):
+    """The content of bundle.json."""
+
+    format_version: int
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    config: dict[str, Any]
+    versions: dict[str, str]
+    details: dict[str, Any]
+    files: dict[str, FileEntry]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle; `model` is in evaluation mode on the CPU."""
+
+    model: FineGrainedClassifier
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    config: Config
+    manifest: Manifest
+
+
+def save_bundle(
+    folder: Path,
+    model: nn.Module,
+    *,
+    config: Config,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+    details: Mapping[str, Any],
+) -> Path:
+    """Write a bundle and return its folder; it appears whole or not at all, and takes the place of an older one.
+
+    Args:
+        folder: where to.
+        model: what `build_model(config, num_classes=len(class_names))` built, with the weights to keep.
+        config: the settings that rebuild the model.
+        class_names: in the order of the logits.
+        preprocessing: how photographs become tensors.
+        details: anything else worth keeping, ready for JSON: the data's name, the protocol, the seed.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_folder(folder, replace=True) as temporary:
+        save_file(state, temporary / WEIGHTS_NAME)
+        content: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "class_names": list(class_names),
+            "preprocessing": asdict(preprocessing),
+            "config": config.model_dump(mode="json"),
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            "details": dict(details),
+            "files": {WEIGHTS_NAME: _describe(temporary / WEIGHTS_NAME).model_dump()},
+        }
+        content = json.loads(json.dumps(content))  # as it will be read: tuples are lists, keys are strings
+        text = json.dumps({**content, "sha256": _content_hash(content)}, indent=1, ensure_ascii=False)
+        (temporary / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle after checking every file of it.
+
+    Raises:
+        BundleError: the folder is no bundle, of another format, or a file in it is missing, unknown, cut or changed.
+    """
+    manifest = read_manifest(folder)
+    _check_files(folder, manifest)
+    try:
+        config = config_from_values(manifest.config, source="its settings")
+        model = build_model(config, num_classes=len(manifest.class_names), load_weights=False)
+    except FinevoteError as error:
+        raise BundleError(
+            f"{folder} was written by finevote {manifest.versions.get('finevote')} and cannot be rebuilt by finevote "
+            f"{version('finevote')} with timm {version('timm')}: {error}"
+        ) from error
+    _load_state(model, folder / WEIGHTS_NAME)
+    return Bundle(model.eval(), manifest.class_names, manifest.preprocessing, config, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check bundle.json alone.
+
+    Raises:
+        BundleError: it is missing, cut, changed, or of another format.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_NAME}") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot read {path} ({' '.join(str(error).split())}): {_ADVICE}") from None
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if found != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {found}, but this finevote reads {FORMAT_VERSION}: "
+            "install the finevote that wrote it, or write the bundle anew"
+        )
+    if content.pop("sha256", None) != (sha256 := _content_hash(content)):
+        raise BundleError(f"{path} was changed after it was written: {_ADVICE}")
+    try:
+        return Manifest.model_validate({**content, "sha256": sha256})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise BundleError(f"{path} is not valid ({problems}): {_ADVICE}") from None
+
+
+def _content_hash(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the manifest's content, whatever its layout and order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _describe(path: Path) -> FileEntry:
+    return FileEntry(size_bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    """Raise BundleError naming every file that is not as it was written."""
+    found = {item.name for item in folder.iterdir()} - {MANIFEST_NAME}
+    expected = set(manifest.files)
+    problems = [f"{name} is missing" for name in sorted({*expected, WEIGHTS_NAME} - found)]
+    problems += [f"{name} is not listed in {MANIFEST_NAME}: remove it" for name in sorted(found - expected)]
+    for name in sorted(found & expected):
+        problem = _find_change(folder / name, manifest.files[name])
+        problems += [f"{name} {problem}"] if problem else []
+    if problems:
+        raise BundleError(f"the bundle {folder} is not as it was written ({'; '.join(problems)}): {_ADVICE}")
+
+
+def _find_change(path: Path, entry: FileEntry) -> str | None:
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes != entry.size_bytes:
+            return f"has {size_bytes:,} bytes instead of {entry.size_bytes:,}"
+        return None if sha256_of(path) == entry.sha256 else "was changed (its SHA-256 differs)"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _load_state(model: nn.Module, path: Path) -> None:
+    try:
+        state: dict[str, Tensor] = load_file(path)
+        model.load_state_dict(state, strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise BundleError(f"{path} does not fit the model that its settings describe: {error}") from error

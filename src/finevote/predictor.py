@@ -1,0 +1,227 @@
+"""A finished classifier in use: photographs in, ranked class names out. Knows bundles, not trainings."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from finevote.build import build_eval_loader
+from finevote.bundle import MANIFEST_NAME, Bundle, load_bundle
+from finevote.data.images import IMAGE_SUFFIXES, read_image, upright_rgb
+from finevote.data.transforms import eval_transform, resize_image
+from finevote.errors import ArgumentError, BundleError, DataError
+from finevote.evaluation.metrics import rank_classes, softmax
+from finevote.evaluation.predict import evaluation_mode, predict
+from finevote.run_folder import RunFolder
+from finevote.types import DataSource, Predictions, Ranked
+
+ImageLike = Image.Image | Path | str | NDArray[np.uint8]
+
+
+_T = TypeVar("_T")
+
+
+class Predictor:
+    """Names what is in photographs, with a model from a bundle.
+
+    Args:
+        bundle: as `load_bundle` gives it.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU where there is one.
+
+    Raises:
+        ArgumentError: there is no such device.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: torch.device | str = "cpu") -> None:
+        self.bundle = bundle
+        self.class_names = bundle.class_names
+        self.preprocessing = bundle.preprocessing
+        self.device = _find_device(device)
+        self.model = bundle.model.to(self.device).eval()
+        self._transform = eval_transform(bundle.preprocessing)
+
+    @classmethod
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> Self:
+        """Load from a bundle folder, or from a run folder that has one.
+
+        Raises:
+            ArgumentError: there is no such device.
+            BundleError: there is no bundle, or it is not as it was written.
+        """
+        return cls(load_bundle(find_bundle(Path(path))), device=device)
+
+    def predict(self, image: ImageLike, *, top: int = 5) -> Ranked:
+        """Return the `top` likeliest classes of one image: a path, a PIL image, or a uint8 array (rows, columns, 3).
+
+        Raises:
+            ArgumentError: `top` is under 1, or the array is of another form.
+            DataError: the image cannot be read.
+        """
+        return self.predict_all([image], top=top)[0]
+
+    def predict_all(self, images: Sequence[ImageLike], *, top: int = 5, batch_size: int = 32) -> list[Ranked]:
+        """Return an answer for each image, in order; Raises as `predict` does, at the first image that fails."""
+        _check_top(top)
+        answers: list[Ranked] = []
+        for batch in _cut(images, batch_size):
+            tensors = [self._prepare(_open(image)) for image in batch]
+            names = [_name(image, len(answers) + number) for number, image in enumerate(batch)]
+            answers += self._rank(names, self._logits(tensors), top=top)
+        return answers
+
+    def predict_files(
+        self,
+        paths: Sequence[Path | str],
+        *,
+        top: int = 5,
+        batch_size: int = 32,
+        advance: Callable[[int], None] | None = None,
+    ) -> tuple[list[Ranked], dict[Path, str]]:
+        """Return an answer for each file that can be read, and the reason for each that cannot.
+
+        Folders are searched for images at any depth. `advance` is called with the number of files just done.
+
+        Raises:
+            ArgumentError: `top` is under 1.
+        """
+        _check_top(top)
+        answers: list[Ranked] = []
+        unreadable: dict[Path, str] = {}
+
+        def prepare(path: Path) -> Tensor | str:
+            try:
+                return self._prepare(read_image(path))
+            except DataError as error:
+                reason = "no images in this folder" if path.is_dir() else str(error)
+                return reason.removeprefix(f"cannot read the image {path}: ")
+
+        with ThreadPoolExecutor() as pool:
+            for batch in _cut(list_images(paths), batch_size):
+                results = dict(zip(batch, pool.map(prepare, batch), strict=True))
+                unreadable |= {path: result for path, result in results.items() if isinstance(result, str)}
+                tensors = {path: result for path, result in results.items() if not isinstance(result, str)}
+                if tensors:
+                    logits = self._logits(list(tensors.values()))
+                    answers += self._rank([str(path) for path in tensors], logits, top=top)
+                if advance is not None:
+                    advance(len(batch))
+        return answers, unreadable
+
+    def predict_records(
+        self,
+        source: DataSource,
+        split: str,
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        advance: Callable[[int], None] | None = None,
+    ) -> Predictions:
+        """Return the predictions of a split, in the order of its records."""
+        records = source.splits[split]
+        loader = build_eval_loader(
+            records,
+            read=source.read,
+            preprocessing=self.preprocessing,
+            batch_size=batch_size,
+            num_workers=num_workers,
+        )
+        return predict(self.model, loader, records=records, device=self.device, advance=advance)
+
+    def _prepare(self, image: Image.Image) -> Tensor:
+        """Return an RGB image as the model takes it, (3, H, W) float32."""
+        return self._transform(resize_image(image, self.preprocessing.resize, self.preprocessing.interpolation))
+
+    def _logits(self, tensors: Sequence[Tensor]) -> NDArray[np.float32]:
+        images = torch.stack(list(tensors)).to(self.device)  # (B, 3, H, W)
+        with evaluation_mode(self.model), torch.inference_mode():
+            logits: Tensor = self.model(images).logits
+        return logits.float().cpu().numpy()  # (B, C)
+
+    def _rank(self, image_ids: Sequence[str], logits: NDArray[np.float32], *, top: int) -> list[Ranked]:
+        probabilities, order = softmax(logits), rank_classes(logits)[:, :top]
+        return [
+            Ranked(
+                image_id=image_id,
+                class_names=tuple(self.class_names[label] for label in labels),
+                probabilities=tuple(float(row[label]) for label in labels),
+            )
+            for image_id, row, labels in zip(image_ids, probabilities, order, strict=True)
+        ]
+
+
+def find_bundle(path: Path) -> Path:
+    """Return the bundle folder that `path` is, or that the run at `path` has.
+
+    Raises:
+        BundleError: there is none.
+    """
+    if (path / MANIFEST_NAME).is_file():
+        return path
+    run = RunFolder(path)
+    if run.bundle.is_dir():
+        return run.bundle
+    if run.config_yaml.is_file():
+        raise BundleError(f"the run {path} has no bundle yet: finish it with `finevote fit --resume {path}`")
+    problem = "holds neither a bundle nor a run" if path.exists() else "is not there"
+    raise BundleError(f"{path} {problem}: give a bundle folder, or a run folder that `finevote fit` has finished")
+
+
+def list_images(paths: Sequence[Path | str]) -> list[Path]:
+    """Return the files as they are and the visible images at any depth of the folders, by name; each path once.
+
+    A folder without images is returned itself, so that whoever reads the list reports it.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(
+            file for file in path.rglob("[!.]*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+        )
+        found += inside or [path]
+    return list(dict.fromkeys(found))
+
+
+def _open(image: ImageLike) -> Image.Image:
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        try:
+            return upright_rgb(image)
+        except OSError as error:
+            raise DataError(f"cannot read the image: {error}") from error
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return upright_rgb(Image.fromarray(image))
+    got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise ArgumentError(f"an image must be a path, a PIL image or a uint8 array (rows, columns, 3), but got {got}")
+
+
+def _name(image: Any, number: int) -> str:
+    """Return what an image is called in its answer: its path where it has one."""
+    if isinstance(image, (str, Path)):
+        return str(image)
+    return str(getattr(image, "filename", "") or f"image {number}")
+
+
+def _cut(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _check_top(top: int) -> None:
+    if top < 1:
+        raise ArgumentError(f"top={top} must be 1 or more: how many classes to name")
+
+
+def _find_device(device: torch.device | str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(f"device={str(device)!r} cannot be used ({reason}): give 'cpu' or 'auto'") from None

@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from finevote.build import build_eval_loader
+from finevote.data.images import read_image
+from finevote.errors import ArgumentError, BundleError, DataError
+from finevote.evaluation.metrics import softmax
+from finevote.evaluation.predict import predict
+from finevote.predictor import Predictor, list_images
+from finevote.types import DataSource, Record
+from tests.tiny import CLASSES, write_bundle
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("run") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def predictor(folder):
+    return Predictor.load(folder)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return paint(tmp_path / "photo.png")
+
+
+def paint(path, *, size=(60, 40), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(path.name)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def test_classes_come_best_first_with_their_probabilities(predictor, photo):
+    ranked = predictor.predict(photo)
+    assert ranked.image_id == str(photo)
+    assert sorted(ranked.class_names) == sorted(CLASSES)
+    assert list(ranked.probabilities) == sorted(ranked.probabilities, reverse=True)
+    assert sum(ranked.probabilities) == pytest.approx(1)
+
+
+def test_top_limits_the_classes(predictor, photo):
+    assert len(predictor.predict(photo, top=2).class_names) == 2
+
+
+def test_path_picture_and_array_of_one_photograph_get_the_same_answer(predictor, photo):
+    with Image.open(photo) as opened:
+        picture = opened.copy()
+    answers = predictor.predict_all([photo, str(photo), picture, np.asarray(picture)])
+    assert len({(answer.class_names, answer.probabilities) for answer in answers}) == 1
+    assert [answer.image_id for answer in answers[2:]] == ["image 2", "image 3"]
+
+
+def test_photographs_are_turned_upright(predictor, tmp_path):
+    upright = paint(tmp_path / "upright.png", size=(40, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    with Image.open(upright) as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.png", exif=exif)
+    with Image.open(tmp_path / "lying.png") as lying:
+        answers = predictor.predict_all([upright, tmp_path / "lying.png", lying])
+    assert len({answer.probabilities for answer in answers}) == 1
+
+
+def test_an_answer_is_the_softmax_of_what_evaluation_gives_for_the_same_record(predictor, photo):
+    records = (Record("photo", 0, photo),)
+    loader = build_eval_loader(
+        records,
+        read=lambda record: read_image(record.path),
+        preprocessing=predictor.preprocessing,
+        batch_size=1,
+        num_workers=0,
+    )
+    logits = predict(predictor.model, loader, records=records, device="cpu").logits
+    ranked = predictor.predict(photo)
+    assert ranked.probabilities == tuple(sorted(softmax(logits)[0], reverse=True))
+
+
+def test_records_of_a_split_are_predicted_in_order(predictor, tmp_path):
+    records = tuple(Record(f"{n}", n % 3, paint(tmp_path / f"{'x' * n}.png")) for n in range(1, 6))
+    source = DataSource("photos", CLASSES, {"val": records}, lambda record: read_image(record.path))
+    predictions = predictor.predict_records(source, "val", batch_size=2)
+    assert predictions.image_ids == ("1", "2", "3", "4", "5")
+    assert predictions.grid == (4, 4)
+
+
+def test_unreadable_files_are_skipped_with_their_reasons(predictor, photo, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"not an image")
+    paint(tmp_path / "small.png", size=(2, 2))
+    answers, unreadable = predictor.predict_files(
+        [photo, tmp_path / "broken.jpg", tmp_path / "small.png", tmp_path / "gone.jpg"]
+    )
+    assert [answer.image_id for answer in answers] == [str(photo)]
+    assert unreadable == {
+        tmp_path / "broken.jpg": "not an image, or of an unknown format",
+        tmp_path / "small.png": "2x2 pixels: at least 8 a side are needed",
+        tmp_path / "gone.jpg": "No such file or directory",
+    }
+
+
+def test_folders_are_searched_at_any_depth_for_visible_images(predictor, tmp_path):
+    expected = [paint(tmp_path / "a" / "deep" / "1.jpg"), paint(tmp_path / "a" / "2.PNG", format="png")]
+    paint(tmp_path / "a" / "._2.png")
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    assert list_images([tmp_path / "a", expected[0]]) == sorted(expected)
+    answers, unreadable = predictor.predict_files([tmp_path])
+    assert [answer.image_id for answer in answers] == [str(path) for path in sorted(expected)]
+    assert not unreadable
+
+
+def test_a_folder_without_images_is_reported(predictor, tmp_path):
+    assert predictor.predict_files([tmp_path]) == ([], {tmp_path: "no images in this folder"})
+
+
+def test_progress_counts_every_file(predictor, photo, tmp_path):
+    done = []
+    predictor.predict_files([photo, tmp_path / "gone.jpg", tmp_path / "lost.jpg"], batch_size=2, advance=done.append)
+    assert done == [2, 1]
+
+
+def test_answers_do_not_depend_on_what_else_is_in_the_batch(predictor, photo, tmp_path):
+    others = [paint(tmp_path / f"{'y' * n}.png") for n in range(1, 5)]
+    alone = predictor.predict(photo)
+    together = predictor.predict_all([*others, photo])[-1]
+    assert together.class_names == alone.class_names
+    np.testing.assert_allclose(together.probabilities, alone.probabilities, atol=1e-6)
+
+
+def test_a_run_folder_serves_as_well_as_its_bundle(folder, photo):
+    assert Predictor.load(folder.parent).predict(photo) == Predictor.load(str(folder)).predict(photo)
+
+
+def test_a_run_without_a_bundle_says_how_to_finish_it(tmp_path):
+    (tmp_path / "config.yaml").write_text("name: x")
+    with pytest.raises(BundleError, match=r"has no bundle yet: finish it with `finevote fit --resume"):
+        Predictor.load(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "problem"), [("", "holds neither a bundle nor a run"), ("gone", "is not there")])
+def test_anything_else_is_refused(tmp_path, name, problem):
+    with pytest.raises(BundleError, match=problem):
+        Predictor.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((3, 20, 20), np.uint8), np.zeros((20, 20, 3)), np.zeros((20, 20), np.uint8)]
+)
+def test_arrays_of_another_form_are_refused(predictor, array):
+    with pytest.raises(ArgumentError, match=r"a uint8 array \(rows, columns, 3\), but got (uint8|float64) \("):
+        predictor.predict(array)
+
+
+def test_an_unreadable_photograph_is_named(predictor, tmp_path):
+    with pytest.raises(DataError, match=r"cannot read the image .*gone\.jpg: No such file"):
+        predictor.predict(tmp_path / "gone.jpg")
+
+
+def test_top_must_be_positive(predictor, photo):
+    with pytest.raises(ArgumentError, match="top=0 must be 1 or more"):
+        predictor.predict(photo, top=0)
+
+
+def test_a_device_that_is_not_there_is_refused(folder):
+    with pytest.raises(ArgumentError, match=r"device='gpu' cannot be used .*give 'cpu' or 'auto'"):
+        Predictor.load(folder, device="gpu")
