@@ -136,7 +136,7 @@ def _is_storage_problem(path: Path, error: Exception) -> bool:
     """Say so of an OSError; writers of other libraries have names of their own for it, so the disk itself is asked."""
     if isinstance(error, FinevoteError):
         return False
-    return isinstance(error, OSError) or _free_bytes(path) < _FULL_BELOW_BYTES
+    return isinstance(error, OSError) or "No space left" in str(error) or _free_bytes(path) < _FULL_BELOW_BYTES
 
 
 def _storage_error(path: Path, error: Exception) -> StorageError:

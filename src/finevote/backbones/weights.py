@@ -1,9 +1,11 @@
 """Weights from files: read safely, renamed to timm's keys, and loaded with nothing missing and nothing left over."""
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -41,7 +43,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of an old pickle protocol, which the error below tells better
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(
             f"{path} holds python objects besides tensors and is not opened, since they could run code: "
@@ -59,9 +62,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _load_npz(vit: VisionTransformer, path: Path) -> None:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             keys = set(archive.files)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, BadZipFile) as error:
         raise WeightsError(f"{path} cannot be read as .npz weights: {_first_line(error)}") from None
     wanted = _npz_keys(len(vit.blocks))
     optional = {key for key in keys if key.startswith(("head/", "pre_logits/"))}

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -43,8 +44,7 @@ def make_fabric(*, devices: int, precision: str) -> Fabric:
     Raises:
         ConfigError: more devices than there are, or fp16 on a CPU.
     """
-    for chatty in ("lightning.fabric", "torch.multiprocessing.spawn"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    _quiet_libraries()
     accelerator = _find_accelerator()
     num_nodes = 1
     if started_by_torchrun():
@@ -56,7 +56,9 @@ def make_fabric(*, devices: int, precision: str) -> Fabric:
         devices=devices,
         num_nodes=num_nodes,
         precision=_PRECISIONS[precision],
-        strategy=_strategy() if devices * num_nodes > 1 else "auto",
+        strategy=_QuietStrategy(start_method="popen" if started_by_torchrun() else "spawn")
+        if devices * num_nodes > 1
+        else "auto",
     )
 
 
@@ -153,9 +155,19 @@ def _handlers(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]
             signal.signal(number, handler)
 
 
-def _strategy() -> DDPStrategy:
-    # Buffers need no broadcast: each process moves its own by the same sums over all.
-    return DDPStrategy(start_method="popen" if started_by_torchrun() else "spawn", broadcast_buffers=False)
+class _QuietStrategy(DDPStrategy):  # type: ignore[misc]  # lightning is not followed by mypy
+    """Gradients averaged over processes, without announcements."""
+
+    def setup_environment(self) -> None:
+        _quiet_libraries()
+        super().setup_environment()
+
+
+def _quiet_libraries() -> None:
+    for chatty in ("lightning.fabric", "lightning.pytorch", "torch.multiprocessing.spawn"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    # Fabric's own call of a function that torch has renamed.
+    warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
 
 
 def _find_accelerator() -> str:

@@ -72,7 +72,7 @@ def count_picks(positions: Tensor, *, budget: tuple[int, ...]) -> Tensor:
         budget: tokens of each layer, sum T.
     """
     layer_ends = torch.tensor(budget, device=positions.device).cumsum(0)  # (S,)
-    layers = torch.bucketize(positions, layer_ends, right=True)  # (B, K)
+    layers = torch.bucketize(positions.contiguous(), layer_ends, right=True)  # (B, K)
     return torch.bincount(layers.flatten(), minlength=len(budget))
 
 

@@ -1,0 +1,179 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from finevote.backbones.catalogue import build_backbone
+from finevote.errors import WeightsError
+
+TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+PATCH14 = "vit_small_patch14_dinov2.lvd142m"
+
+
+def build(weights, *, name=PATCH14, size=56, **changes):
+    return build_backbone(name, image_size=(size, size), weights=str(weights), timm_args=TINY | changes)
+
+
+def official_dinov2(*, grid=4, registers=0, seed=0):
+    """Random weights under the official names, as the published .pth files hold them."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def make(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    dim = TINY["embed_dim"]
+    state = {
+        "cls_token": make(1, 1, dim),
+        "pos_embed": make(1, 1 + grid**2, dim),
+        "mask_token": make(1, dim),
+        "patch_embed.proj.weight": make(dim, 3, 14, 14),
+        "patch_embed.proj.bias": make(dim),
+        "norm.weight": make(dim),
+        "norm.bias": make(dim),
+    }
+    if registers:
+        state["register_tokens"] = make(1, registers, dim)
+    for i in range(TINY["depth"]):
+        shapes = {
+            "norm1": (dim,),
+            "norm2": (dim,),
+            "attn.qkv": (3 * dim, dim),
+            "attn.proj": (dim, dim),
+            "mlp.fc1": (4 * dim, dim),
+            "mlp.fc2": (dim, 4 * dim),
+        }
+        for name, shape in shapes.items():
+            state[f"blocks.{i}.{name}.weight"] = make(*shape)
+            state[f"blocks.{i}.{name}.bias"] = make(shape[0])
+        state |= {f"blocks.{i}.ls{j}.gamma": make(dim) for j in (1, 2)}
+    return state
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+def test_an_official_dinov2_file_is_loaded_whole(tmp_path, registers):
+    state = official_dinov2(registers=registers)
+    torch.save(state, tmp_path / "dinov2.pth")
+    name = PATCH14 if not registers else "vit_small_patch14_reg4_dinov2.lvd142m"
+    backbone = build(tmp_path / "dinov2.pth", name=name)
+    assert torch.equal(backbone.layers[1].attn.qkv.weight, state["blocks.1.attn.qkv.weight"])
+    assert torch.equal(backbone.layers[0].ls2.gamma, state["blocks.0.ls2.gamma"])
+    if registers:  # registers take no position: timm folds that of CLS into it
+        assert torch.equal(backbone.embedding.reg_token, state["register_tokens"])
+        expected = state["cls_token"] + state["pos_embed"][:, :1]
+        assert torch.equal(backbone.embedding.cls_token, expected)
+    else:
+        assert torch.equal(backbone.embedding.pos_embed, state["pos_embed"])
+
+
+def test_positions_are_resampled_from_the_file_s_grid_to_a_rectangle(tmp_path):
+    torch.save(official_dinov2(grid=6), tmp_path / "dinov2.pth")
+    backbone = build_backbone(
+        PATCH14, image_size=(42, 70), weights=str(tmp_path / "dinov2.pth"), timm_args=TINY
+    )
+    assert backbone.embedding.pos_embed.shape == (1, 1 + 3 * 5, 32)
+
+
+def test_a_safetensors_file_in_timm_s_layout_is_loaded(tmp_path):
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=64, **TINY)
+    save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    backbone = build(tmp_path / "vit.safetensors", name="vit_tiny_patch16_224", size=64)
+    assert torch.equal(backbone.layers[0].mlp.fc1.weight, vit.blocks[0].mlp.fc1.weight)
+
+
+def google_npz(*, drop=None):
+    dim, heads = TINY["embed_dim"], TINY["num_heads"]
+    generator = np.random.default_rng(0)
+
+    def make(*shape):
+        return generator.standard_normal(shape, dtype=np.float32)
+
+    arrays = {
+        "cls": make(1, 1, dim),
+        "embedding/kernel": make(16, 16, 3, dim),
+        "embedding/bias": make(dim),
+        "Transformer/posembed_input/pos_embedding": make(1, 17, dim),
+        "Transformer/encoder_norm/scale": make(dim),
+        "Transformer/encoder_norm/bias": make(dim),
+    }
+    for i in range(TINY["depth"]):
+        block = f"Transformer/encoderblock_{i}"
+        for norm in ("LayerNorm_0", "LayerNorm_2"):
+            arrays |= {f"{block}/{norm}/{kind}": make(dim) for kind in ("scale", "bias")}
+        arrays |= {f"{block}/MlpBlock_3/Dense_0/kernel": make(dim, 4 * dim)}
+        arrays |= {f"{block}/MlpBlock_3/Dense_0/bias": make(4 * dim)}
+        arrays |= {f"{block}/MlpBlock_3/Dense_1/kernel": make(4 * dim, dim)}
+        arrays |= {f"{block}/MlpBlock_3/Dense_1/bias": make(dim)}
+        attention = f"{block}/MultiHeadDotProductAttention_1"
+        for part in ("query", "key", "value"):
+            arrays |= {f"{attention}/{part}/kernel": make(dim, heads, dim // heads)}
+            arrays |= {f"{attention}/{part}/bias": make(heads, dim // heads)}
+        arrays |= {f"{attention}/out/kernel": make(heads, dim // heads, dim), f"{attention}/out/bias": make(dim)}
+    return {key: value for key, value in arrays.items() if key != drop}
+
+
+def test_a_google_npz_file_is_loaded(tmp_path):
+    arrays = google_npz()
+    np.savez(tmp_path / "vit.npz", **arrays)
+    backbone = build(tmp_path / "vit.npz", name="vit_b16_in21k", size=64)
+    expected = torch.from_numpy(arrays["Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel"].T)
+    assert torch.equal(backbone.layers[1].mlp.fc1.weight, expected)
+
+
+def test_a_google_npz_file_without_a_key_is_refused(tmp_path):
+    missing = "Transformer/encoderblock_1/LayerNorm_2/scale"
+    np.savez(tmp_path / "vit.npz", **google_npz(drop=missing))
+    with pytest.raises(WeightsError, match=f"1 missing keys: {missing}"):
+        build(tmp_path / "vit.npz", name="vit_b16_in21k", size=64)
+
+
+def test_missing_and_left_over_keys_are_listed(tmp_path):
+    state = official_dinov2()
+    state["blocks.7.norm1.weight"] = state.pop("blocks.1.norm1.weight")
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(
+        WeightsError, match=r"1 missing keys: blocks.1.norm1.weight; 1 unmatched keys: blocks.7.norm1.weight"
+    ):
+        build(tmp_path / "other.pth")
+
+
+def test_weights_of_another_width_are_refused(tmp_path):
+    torch.save(official_dinov2(), tmp_path / "small.pth")
+    with pytest.raises(WeightsError, match="keys of another shape"):
+        build(tmp_path / "small.pth", embed_dim=64)
+
+
+def test_a_file_that_would_run_code_is_refused_and_nothing_runs(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    (tmp_path / "bad.pth").write_bytes(pickle.dumps(Malicious()))
+    torch.save({"model": Malicious()}, tmp_path / "bad_zip.pth")
+    for name in ("bad.pth", "bad_zip.pth"):
+        with pytest.raises(WeightsError, match="could run code|cannot be read as weights"):
+            build(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
+def test_a_file_cut_in_half_is_refused(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    state = official_dinov2()
+    if suffix == ".pth":
+        torch.save(state, path)
+    elif suffix == ".npz":
+        np.savez(path, **google_npz())
+    else:
+        save_file(state, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(WeightsError, match="cannot be read|could run code"):
+        build(path)
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(WeightsError, match=r"no weight file at .*nowhere.pth"):
+        build(tmp_path / "nowhere.pth")

@@ -1,0 +1,85 @@
+import pytest
+import torch
+from lightning.fabric import Fabric
+
+from finevote.build import build_loss, build_model
+from finevote.training.step import accumulate
+from finevote.types import Batch
+from tests.models import tiny_config
+
+NOISY = {"model__dropout": 0.3, "model__drop_path": 0.4}
+
+
+def make_batch(num_images=8, num_classes=4):
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.arange(num_images) % num_classes
+    return Batch(torch.randn(num_images, 3, 32, 32, generator=generator), labels, torch.arange(num_images))
+
+
+def gradients(*, micro_batch, weight=0.5, batch=None, **changes):
+    config = tiny_config(loss__triplet_weight=weight, **changes)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    model = fabric.setup_module(build_model(config, num_classes=4)).train()
+    result = accumulate(
+        fabric,
+        model,
+        batch or make_batch(),
+        build_loss(config),
+        triplet_weight=weight,
+        micro_batch=micro_batch,
+        noise_seed=11,
+    )
+    return {name: parameter.grad for name, parameter in model.module.named_parameters()}, result
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 8])
+def test_gradients_do_not_depend_on_the_micro_batch_dropout_and_drop_path_included(micro_batch):
+    whole, expected = gradients(micro_batch=None, **NOISY)
+    cut, result = gradients(micro_batch=micro_batch, **NOISY)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(cut[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+    torch.testing.assert_close(result.losses, expected.losses)
+    assert torch.equal(result.layer_picks, expected.layer_picks)
+    assert result.num_correct == expected.num_correct
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_gradients_equal_a_plain_backward_of_the_whole_objective(weight):
+    config = tiny_config(loss__triplet_weight=weight)
+    loss, batch = build_loss(config), make_batch()
+    model = build_model(config, num_classes=4).train()
+    output = model(batch.images)
+    objective = loss.combine(loss.classification(output, batch.labels)) / 8
+    (objective + weight * loss.triplet(output.embedding, batch.labels)).backward()
+    ours, result = gradients(micro_batch=2, weight=weight)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+    assert result.losses["total"].item() == pytest.approx(
+        (objective + weight * loss.triplet(output.embedding, batch.labels)).item(), rel=1e-5
+    )
+
+
+def test_mining_in_each_micro_batch_alone_would_be_wrong():
+    """The defect of the predecessors: with sub-batches of one no triplet exists and the loss is 0."""
+    _, result = gradients(micro_batch=1)
+    assert result.losses["triplet"] > 0.1
+
+
+def test_the_noise_is_really_on():
+    with_noise, _ = gradients(micro_batch=None, **NOISY)
+    without, _ = gradients(micro_batch=None)
+    assert not torch.allclose(with_noise["head.classifier.weight"], without["head.classifier.weight"])
+
+
+def test_soft_targets_are_used_and_accuracy_counts_hard_labels():
+    batch = make_batch()
+    soft = torch.full((8, 4), 0.25)
+    blended, _ = gradients(micro_batch=None, weight=0.0, batch=batch._replace(targets=soft))
+    hard, _ = gradients(micro_batch=None, weight=0.0, batch=batch)
+    assert not torch.allclose(blended["head.classifier.weight"], hard["head.classifier.weight"])
+
+
+def test_the_plain_backbone_reports_no_picks():
+    _, result = gradients(micro_batch=4, model__voting__enabled=False)
+    assert result.layer_picks is None
+    assert set(result.losses) == {"part", "triplet", "total"}
