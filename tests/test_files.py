@@ -87,6 +87,17 @@ def test_atomic_folder_explains_any_error_on_a_full_disk(tmp_path, monkeypatch):
         raise RuntimeError("weird writer failed")
 
 
+def test_a_full_disk_is_known_by_the_words_of_other_libraries(tmp_path):
+    with pytest.raises(StorageError, match=r"cannot write .*No space left"), files.atomic_file(tmp_path / "a"):
+        raise RuntimeError("I/O error: No space left on device")
+
+
+def test_an_error_that_is_not_about_the_disk_passes_as_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match=r"^mine$"), files.atomic_file(tmp_path / "a"):
+        raise RuntimeError("mine")
+    assert names(tmp_path) == []
+
+
 def test_atomic_folder_refuses_to_overwrite_unless_told(tmp_path):
     path = tmp_path / "bundle"
     path.mkdir()

@@ -118,7 +118,7 @@ def test_drawn_images_are_not_tried():
 
 def test_without_notes_what_it_left_out(tmp_path, paint):
     source = make_source([paint(tmp_path / f"{number}.png") for number in range(4)])
-    assert without(source, ["1.png", "gone.png"]).notes == ("1 images left out as unreadable",)
+    assert without(source, ["1.png", "gone.png"]).notes == ("left out as unreadable: 1 of 4 images",)
     assert without(source, []) is source
 
 

@@ -123,7 +123,7 @@ def test_new_images_are_left_out_of_a_saved_split_and_test_is_untouched():
     grown = replace(grown, splits={**grown.splits, "test": (Record("t", 0),)})
     restored = restore_split(grown, describe_split(divided))
     assert restored.splits == {**divided.splits, "test": (Record("t", 0),)}
-    assert restored.notes == ("2 images are not in the run's split: left out",)
+    assert restored.notes == ("left out, being new since the run's split: 2 of 12",)
 
 
 def test_groups_are_kept_together():

@@ -87,15 +87,20 @@ def test_all_bad_rows_are_reported_together(table):
     with pytest.raises(DataError) as caught:
         open_source(path, splits=FIT)
     assert str(caught.value) == (
-        f"{path} has 5 bad rows: line 3: blank label; line 4: img/0.png is listed a second time; "
+        f"{path}, bad rows (5): line 3: blank label; line 4: img/0.png is listed a second time; "
         "line 5: split 'dev' is none of train, val, test; line 6: has another number of fields than the header; "
         "line 7: blank path and split"
     )
 
 
 def test_a_long_list_of_bad_rows_is_cut(table):
-    with pytest.raises(DataError, match=r"has 40 bad rows: line 2: .*line 11: blank label; \.\.\.$"):
+    with pytest.raises(DataError, match=r"bad rows \(40\): line 2: .*line 11: blank label; \.\.\.$"):
         open_source(table("path,label\n" + "x,\n" * 40), splits=FIT)
+
+
+def test_a_quote_that_never_ends_is_told(table):
+    with pytest.raises(DataError, match=r"bad rows \(1\): line 1: field larger than field limit .*the rest cannot"):
+        open_source(table('path,label\n"' + "x" * 200_000), splits=FIT)
 
 
 @pytest.mark.parametrize("text", ["", "path,label\n"])

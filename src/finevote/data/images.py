@@ -91,10 +91,11 @@ def without(source: DataSource, image_ids: Collection[str]) -> DataSource:
     emptied = [split for split, records in splits.items() if not records and source.splits[split]]
     if emptied:
         raise DataError(f"{source.name}: leaving out {len(left_out)} images empties the {emptied[0]} split: mend them")
-    num_removed = sum(len(source.splits[split]) - len(splits[split]) for split in splits)
-    if not num_removed:
+    num_before, num_after = (sum(map(len, some.values())) for some in (source.splits, splits))
+    if num_before == num_after:
         return source
-    return replace(source, splits=splits, notes=(*source.notes, f"{num_removed} images left out as unreadable"))
+    note = f"left out as unreadable: {num_before - num_after} of {num_before} images"
+    return replace(source, splits=splits, notes=(*source.notes, note))
 
 
 def _check_size(image: Image.Image) -> None:

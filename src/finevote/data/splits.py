@@ -67,7 +67,11 @@ def restore_split(source: DataSource, saved: Mapping[str, Any]) -> DataSource:
         listed = list_some(missing, noun="image")
         raise DataError(f"{source.name} lacks {listed} of the run's split: bring them back, or start a new run")
     num_new = len(pool) - sum(map(len, wanted.values()))
-    notes = (*source.notes, f"{num_new} images are not in the run's split: left out") if num_new else source.notes
+    notes = (
+        (*source.notes, f"left out, being new since the run's split: {num_new} of {len(pool)}")
+        if num_new
+        else source.notes
+    )
     divided = {split: tuple(pool[image_id] for image_id in ids) for split, ids in wanted.items()}
     return replace(source, splits={**source.splits, **divided}, notes=notes)
 

@@ -37,16 +37,19 @@ def _read_items(path: Path) -> list[Item]:
     items: list[Item] = []
     problems: list[str] = []
     seen: set[str] = set()
-    for row in reader:
-        problem = _problem(row, seen)
-        if problem:
-            problems.append(f"line {reader.line_num}: {problem}")
-        else:
-            items.append(_item(path.parent, row))
-            seen.add(items[-1].image_id)
+    try:
+        for row in reader:
+            problem = _problem(row, seen)
+            if problem:
+                problems.append(f"line {reader.line_num}: {problem}")
+            else:
+                items.append(_item(path.parent, row))
+                seen.add(items[-1].image_id)
+    except csv.Error as error:
+        problems.append(f"line {reader.line_num}: {error}, so the rest cannot be read")
     if problems:
         shown = "; ".join(problems[:NUM_LISTED])
-        raise DataError(f"{path} has {len(problems)} bad rows: {shown}{'; ...' if len(problems) > NUM_LISTED else ''}")
+        raise DataError(f"{path}, bad rows ({len(problems)}): {shown}{'; ...' if len(problems) > NUM_LISTED else ''}")
     return items
 
 
