@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Never
@@ -47,6 +48,7 @@ class Split(StrEnum):
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `finevote fit` makes it.")]
 SplitOption = Annotated[Split, typer.Option(help="Each look at the test split is entered in the run's ledger.")]
+DataOption = Annotated[str | None, typer.Option(help="Where the data set lies now, if it has moved.")]
 
 
 def main() -> None:
@@ -142,7 +144,7 @@ def _refuse_with_resume(**options: object) -> None:
 def evaluate(
     run: Run,
     split: SplitOption = Split.VAL,
-    data: Annotated[str | None, typer.Option(help="Where the data set lies now, if it has moved.")] = None,
+    data: DataOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure a run on a split.
@@ -176,8 +178,6 @@ def predict(
     from finevote.progress import Meter
 
     paths = list_images(inputs)
-    if not paths:
-        raise DataError(f"there are no images in {', '.join(map(str, inputs))}")
     predictor = Predictor.load(run, device="auto")
     with Meter("predict", total=len(paths)) as meter:
         answers, unreadable = predictor.predict_files(paths, top=top, advance=meter.advance)
@@ -194,14 +194,14 @@ def predict(
 
 
 @app.command()
-def figure(run: Run, split: SplitOption = Split.VAL) -> None:
+def figure(run: Run, split: SplitOption = Split.VAL, data: DataOption = None) -> None:
     """Draw example predictions.
 
     Right and wrong ones are told apart by their borders.
     """
     from finevote.measure import draw_examples
 
-    typer.echo(draw_examples(run, split=split.value))
+    typer.echo(draw_examples(run, split=split.value, data=data))
 
 
 @app.command()
@@ -244,10 +244,9 @@ def data_show(
 
     Classes, images of each split, and a contact sheet of training images with their known parts boxed.
     """
-    from finevote.data.registry import open_source
     from finevote.explanation.figures import contact_sheet, save_figure
 
-    source = open_source(data, splits=("train", "val", "test"))
+    source = _open_all_splits(data)
     counts = ", ".join(f"{len(records)} {split}" for split, records in source.splits.items())
     typer.echo(f"{source.name}: {len(source.class_names)} classes; images: {counts}")
     for note in source.notes:
@@ -261,6 +260,17 @@ def data_show(
         num_columns=6,
     )
     typer.echo(save_figure(sheet, out))
+
+
+def _open_all_splits(data: str) -> DataSource:
+    """Open train, val and test; where there is no test split, or it is not valid, a note says so."""
+    from finevote.data.registry import open_source
+
+    try:
+        return open_source(data, splits=("train", "val", "test"))
+    except DataError as error:
+        source = open_source(data, splits=("train", "val"))
+        return replace(source, notes=(*source.notes, str(error)))
 
 
 def _sheet_records(source: DataSource, per_class: int) -> list[Record]:

@@ -1,0 +1,250 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import finevote.training.fit
+from finevote import cli, measure, predictor
+from finevote.config import load_config
+from finevote.errors import RunError
+from finevote.types import Ranked
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Return a function that runs `finevote ARGUMENTS` and gives (exit code, stdout, stderr)."""
+
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["finevote", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out, printed.err
+
+    return run_command
+
+
+@pytest.fixture
+def fitted(monkeypatch, tmp_path):
+    """Replace `fit` by a recorder of its arguments."""
+    calls = []
+
+    def record(config, data, **options):
+        calls.append((config, data, options))
+        return tmp_path / "run"
+
+    monkeypatch.setattr(finevote.training.fit, "fit", record)
+    return calls
+
+
+class TestErrors:
+    def test_a_users_mistake_is_one_line_and_exit_code_2(self, run, fitted):
+        code, out, err = run("fit", "synthetic", "--set", "training.epoch=3")
+        assert (code, out) == (2, "")
+        assert len(err.splitlines()) == 1
+        assert err.startswith("error: ")
+        assert "did you mean 'epochs'" in err
+        assert not fitted
+
+    def test_an_unexpected_error_is_one_line_that_names_debug_and_exit_code_1(self, run, monkeypatch):
+        monkeypatch.setattr(measure, "evaluate", fail_with(ZeroDivisionError("two\nlines")))
+        code, _, err = run("evaluate", "a-run")
+        assert code == 1
+        assert err == "error: unexpected ZeroDivisionError: two lines (run it again with --debug for the trace)\n"
+
+    @pytest.mark.parametrize("arguments", [("--debug", "evaluate", "a-run"), ("evaluate", "a-run", "--debug")])
+    def test_debug_shows_the_trace_wherever_it_stands(self, monkeypatch, arguments):
+        monkeypatch.setattr(measure, "evaluate", fail_with(RunError("no such run")))
+        monkeypatch.setattr(sys, "argv", ["finevote", *arguments])
+        with pytest.raises(RunError, match="no such run"):
+            cli.main()
+
+    def test_an_interrupt_is_exit_code_130(self, run, monkeypatch):
+        monkeypatch.setattr(measure, "evaluate", fail_with(KeyboardInterrupt()))
+        assert run("evaluate", "a-run")[0] == 130
+
+    @pytest.mark.skipif(os.name == "nt", reason="pipes close differently there")
+    def test_a_reader_that_leaves_early_is_no_error(self):
+        code = "import sys; sys.argv = ['finevote', 'recipes', 'demo']; from finevote.cli import main; main()"
+        command = [sys.executable, "-c", code]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            process.stdout.close()
+            assert process.stderr.read() == ""
+
+
+def fail_with(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+    assert code == 0
+    assert out.startswith("finevote 0.")
+
+
+class TestFit:
+    def test_it_hands_on_the_settings_and_says_what_comes_next(self, run, fitted, tmp_path):
+        out_folder = tmp_path / "out"
+        options = ("--recipe", "demo", "--set", "training.epochs=3", "--out", out_folder, "--devices", 2, "--skip-bad")
+        code, out, _ = run("fit", "photos", *options)
+        ((config, data, keywords),) = fitted
+        assert code == 0
+        assert (config.name, config.training.epochs, data) == ("demo", 3, "photos")
+        assert keywords == {"out": out_folder, "devices": 2, "skip_bad": True}
+        assert f"finevote evaluate {tmp_path / 'run'}" in out
+
+    def test_without_a_recipe_it_takes_the_default(self, run, fitted):
+        run("fit", "photos")
+        assert fitted[0][0] == load_config(cli.DEFAULT_RECIPE)
+
+    def test_without_data_it_says_what_data_can_be(self, run):
+        code, _, err = run("fit")
+        assert code == 2
+        assert "fit needs DATA" in err
+
+    def test_resume_goes_on_with_a_run(self, run, monkeypatch, tmp_path):
+        calls = []
+        monkeypatch.setattr(
+            finevote.training.fit, "resume", lambda path, **options: calls.append((path, options)) or path
+        )
+        assert run("fit", "--resume", tmp_path)[0] == 0
+        assert calls == [(tmp_path, {"devices": 1, "data": None})]
+
+    def test_resume_refuses_other_settings(self, run, tmp_path):
+        code, _, err = run("fit", "--resume", tmp_path, "--recipe", "demo", "--skip-bad")
+        assert code == 2
+        assert "leave out --recipe, --skip-bad" in err
+
+
+class TestEvaluate:
+    def test_the_split_must_be_val_or_test(self, run):
+        code, _, err = run("evaluate", "a-run", "--split", "train")
+        assert code == 2
+        assert "'val', 'test'" in err
+
+    def test_it_measures_validation_unless_told_otherwise(self, run, monkeypatch):
+        calls = []
+
+        def record(path, *, split, data):
+            calls.append((str(path), split, data))
+            return SimpleNamespace(to_dict=dict)
+
+        monkeypatch.setattr(measure, "evaluate", record)
+        run("evaluate", "a-run", "--json")
+        run("evaluate", "a-run", "--json", "--split", "test", "--data", "moved")
+        assert calls == [("a-run", "val", None), ("a-run", "test", "moved")]
+
+    def test_json_is_the_report_and_nothing_else(self, run, monkeypatch):
+        report = SimpleNamespace(to_dict=lambda: {"top_1": 0.5})
+        monkeypatch.setattr(measure, "evaluate", lambda *_, **__: report)
+        assert json.loads(run("evaluate", "a-run", "--json")[1]) == {"top_1": 0.5}
+
+
+ANSWERS = [
+    Ranked("a, b.jpg", ("rose", "daisy"), (0.75, 0.25)),
+    Ranked("c.jpg", ("daisy", "rose"), (0.5, 0.5)),
+]
+
+
+@pytest.fixture
+def predicts(monkeypatch):
+    """Return a function that sets what the predictor answers."""
+
+    def set_answers(answers, unreadable=None):
+        fake = SimpleNamespace(predict_files=lambda *_, **__: (answers, unreadable or {}))
+        monkeypatch.setattr(predictor.Predictor, "load", lambda *_, **__: fake)
+
+    return set_answers
+
+
+class TestPredict:
+    def test_csv_has_a_row_an_image(self, run, predicts, tmp_path):
+        predicts(ANSWERS)
+        out = tmp_path / "answers.csv"
+        assert run("predict", "a-run", "a, b.jpg", "c.jpg", "--out", out)[0] == 0
+        with out.open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert rows[0] == ["image", "class_1", "probability_1", "class_2", "probability_2"]
+        assert rows[1] == ["a, b.jpg", "rose", "0.75", "daisy", "0.25"]
+        assert len(rows) == 3
+
+    def test_jsonl_has_an_object_an_image(self, run, predicts, tmp_path):
+        predicts(ANSWERS)
+        out = tmp_path / "answers.jsonl"
+        run("predict", "a-run", "c.jpg", "--out", out)
+        first, _ = map(json.loads, out.read_text().splitlines())
+        best, second = ({"class": "rose", "probability": 0.75}, {"class": "daisy", "probability": 0.25})
+        assert first == {"image": "a, b.jpg", "top": [best, second]}
+
+    def test_without_out_it_prints_a_table(self, run, predicts):
+        predicts(ANSWERS)
+        code, out, _ = run("predict", "a-run", "c.jpg")
+        assert code == 0
+        assert "rose" in out
+        assert "0.7500" in out
+
+    def test_unreadable_files_are_reported_and_skipped(self, run, predicts):
+        predicts(ANSWERS, {"broken.jpg": "truncated"})
+        code, _, err = run("predict", "a-run", "a.jpg", "broken.jpg")
+        assert code == 0
+        assert "skipped broken.jpg: truncated" in err
+
+    def test_no_readable_file_is_exit_code_2(self, run, predicts):
+        predicts([], {"broken.jpg": "truncated"})
+        code, _, err = run("predict", "a-run", "broken.jpg")
+        assert code == 2
+        assert "none of the 1 images could be read" in err
+
+    def test_an_unknown_ending_is_refused_before_the_model_is_loaded(self, run):
+        code, _, err = run("predict", "no-run", "a.jpg", "--out", "answers.xlsx")
+        assert code == 2
+        assert "'.xlsx'; allowed: .csv, .jsonl" in err
+
+
+class TestRecipes:
+    def test_every_recipe_is_listed_with_its_source(self, run):
+        _, out, _ = run("recipes")
+        assert "flowers102_dinov2_b14\n    " in out
+
+    def test_a_recipe_is_printed_as_yaml_that_reads_back_equal(self, run, tmp_path):
+        path = tmp_path / "mine.yaml"
+        path.write_text(run("recipes", "demo")[1])
+        assert load_config(path) == load_config("demo")
+
+    def test_each_setting_has_its_description_behind_it(self, run):
+        assert "# images an optimiser step, over all processes" in run("recipes", "demo")[1]
+
+
+class TestDataShow:
+    @pytest.fixture
+    def photographs(self, tmp_path):
+        for name in ("ash", "beech", "cedar"):
+            (tmp_path / "trees" / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "trees" / name / f"{number}.png")
+        return tmp_path / "trees"
+
+    def test_it_counts_and_draws(self, run, photographs, tmp_path):
+        code, out, _ = run("data", "show", photographs, "--out", tmp_path / "sheet.png", "--per-class", 2)
+        assert code == 0
+        assert "3 classes; images: 12 train" in out
+        assert "has no test images" in out
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            assert sheet.width > 500
+
+    def test_the_sheet_is_bounded_by_leaving_classes_out_evenly(self, photographs, monkeypatch):
+        from finevote.data.registry import open_source
+
+        monkeypatch.setattr(cli, "SHEET_IMAGES", 4)
+        records = cli._sheet_records(open_source(photographs, splits=("train",)), 2)
+        assert [record.label for record in records] == [0, 0, 1, 1]
