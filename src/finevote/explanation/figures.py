@@ -28,6 +28,7 @@ _MARGIN_IN = 0.35
 _HEADER_IN = 0.8
 _LINE_IN = 0.175
 _MAX_SIDE_PX = 480
+_LARGEST_DISC_PT = 15.0
 _MIN_WIDTH_IN = 5.0
 _PLOT_LEFT_IN, _PLOT_TOP_IN, _PLOT_WIDTH_IN, _PLOT_HEIGHT_IN, _PLOT_STEP_IN = 0.7, 1.25, 2.85, 2.2, 3.6
 _LOSSES = {"loss": "total", "loss_part": "part", "loss_complement": "complement", "loss_triplet": "triplet"}
@@ -215,9 +216,9 @@ def _mark_votes(axes: Axes, votes: NDArray[np.floating[Any]], cell: _Cell) -> No
     rows, columns = votes.shape
     row, column = np.nonzero(votes > 0)
     side_pt = min(cell.width / columns, cell.height / rows) * 72
-    areas = votes[row, column] / max(votes.max(), 1e-9) * side_pt**2
+    areas = votes[row, column] / max(votes.max(), 1e-9) * min(0.75 * side_pt, _LARGEST_DISC_PT) ** 2
     x, y = (column + 0.5) / columns, (row + 0.5) / rows
-    axes.scatter(x, y, s=areas, color=style.VOTE, edgecolors=style.INK, linewidths=0.6, alpha=0.75)
+    axes.scatter(x, y, s=areas, color=style.VOTE, edgecolors=style.INK, linewidths=0.6, alpha=0.6)
 
 
 def _outline(axes: Axes, box: Box, color: str) -> None:

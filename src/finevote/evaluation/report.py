@@ -1,0 +1,214 @@
+"""What the predictions of a split amount to: figures with intervals, for people, for JSON and as a table of classes."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from finevote.evaluation.intervals import MACRO_METHOD, macro_interval, wilson_interval
+from finevote.evaluation.metrics import (
+    confusion_matrix,
+    macro_accuracy,
+    most_confused_pairs,
+    top_k_correct,
+)
+from finevote.evaluation.pointing import PointingFigure
+from finevote.types import Predictions
+
+CONFIDENCE = 0.95
+NUM_SHOWN = 5
+_NUM_KEPT = 50
+
+
+class Accuracy(NamedTuple):
+    """A share in [0, 1] with its 95% interval, and how that was made."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+
+
+class ClassRow(NamedTuple):
+    """How the images of one class fared; accuracy and interval are None for a class without images."""
+
+    class_name: str
+    num_images: int
+    num_correct: int
+    accuracy: float | None
+    low: float | None
+    high: float | None
+
+
+class Confusion(NamedTuple):
+    """`num_images` images of `true_class` were taken for `predicted_class`."""
+
+    true_class: str
+    predicted_class: str
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of one split.
+
+    `top_5` is None with five classes or fewer. `pointing` is None unless boxes of telling parts are known and there are
+    votes. `skipped` maps images that could not be read, and so do not count, to the reason. `num_test_openings` counts
+    how often the test split was measured on, this time included; None for another split.
+    """
+
+    run: str
+    data: str
+    split: str
+    bundle_sha256: str
+    num_images: int
+    num_classes: int
+    top_1: Accuracy
+    top_5: Accuracy | None
+    macro: Accuracy
+    per_class: tuple[ClassRow, ...]
+    confused: tuple[Confusion, ...]
+    pointing: PointingFigure | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    num_test_openings: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report ready for JSON; shares are fractions, not percent."""
+        values = asdict(self)
+        for name in ("top_1", "top_5", "macro", "pointing"):
+            values[name] = values[name] and values[name]._asdict()
+        for name in ("per_class", "confused"):
+            values[name] = [row._asdict() for row in values[name]]
+        return {"confidence": CONFIDENCE, **values}
+
+    def class_table(self) -> str:
+        """Return the per-class figures as CSV."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(ClassRow._fields)
+        writer.writerows(self.per_class)
+        return file.getvalue()
+
+    def table(self) -> RenderableType:
+        """Return the report as `rich` prints it."""
+        parts: list[RenderableType] = [self._headline(), "", self._accuracy_table(), "", self._worst_table()]
+        if self.confused:
+            parts += ["", self._confusion_table()]
+        parts += [Text(f"\n{note}") for note in self._notes()]
+        return Group(*parts)
+
+    def _headline(self) -> Text:
+        return Text(f"{self.run}: {self.split} split, {self.num_images:,} images of {self.num_classes} classes", "bold")
+
+    def _accuracy_table(self) -> Table:
+        table = _new_table("", "accuracy", "95% interval")
+        figures = {"top-1": self.top_1, "top-5": self.top_5, "macro (mean of classes)": self.macro}
+        for name, accuracy in figures.items():
+            if accuracy is not None:
+                table.add_row(name, f"{accuracy.value:.2%}", _describe_interval(accuracy.low, accuracy.high))
+        return table
+
+    def _worst_table(self) -> Table:
+        table = _new_table("worst classes", "right", "accuracy", "95% interval")
+        present = [row for row in self.per_class if row.accuracy is not None]
+        for row in sorted(present, key=lambda row: (row.accuracy, row.class_name))[:NUM_SHOWN]:
+            interval = _describe_interval(row.low or 0.0, row.high or 0.0)
+            right = f"{row.num_correct} of {row.num_images}"
+            table.add_row(Text(row.class_name), right, f"{row.accuracy:.1%}", interval)
+        return table
+
+    def _confusion_table(self) -> Table:
+        table = _new_table("most confused", "taken for", "images")
+        table.columns[1].justify = "left"
+        for pair in self.confused[:NUM_SHOWN]:
+            table.add_row(Text(pair.true_class), Text(pair.predicted_class), str(pair.num_images))
+        return table
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.pointing is not None:
+            votes, area, lift, num_images = self.pointing
+            notes.append(
+                f"{votes:.1%} of the final votes fall in the telling parts, which cover {area:.1%} of the view: "
+                f"{lift:.1f} times as many as by area ({num_images:,} images)"
+            )
+        if self.skipped:
+            notes.append(f"{len(self.skipped)} images could not be read and do not count: {', '.join(self.skipped)}")
+        if self.num_test_openings is not None:
+            times = "once" if self.num_test_openings == 1 else f"{self.num_test_openings} times"
+            notes.append(f"test split opened {times}")
+        return notes
+
+
+def make_report(
+    predictions: Predictions,
+    *,
+    class_names: Sequence[str],
+    run: str,
+    data: str,
+    split: str,
+    bundle_sha256: str,
+    pointing: PointingFigure | None = None,
+    skipped: Mapping[str, str] | None = None,
+    num_test_openings: int | None = None,
+) -> Report:
+    """Return the report of a split's predictions.
+
+    Raises:
+        ArgumentError: there are no images, an image's class is not known, or a logit is not finite.
+    """
+    logits, labels = predictions.logits, predictions.labels
+    confusion = confusion_matrix(logits, labels)
+    num_correct, num_images = confusion.diagonal(), confusion.sum(axis=1)
+    rows = [
+        _class_row(name, int(right), int(total))
+        for name, right, total in zip(class_names, num_correct, num_images, strict=True)
+    ]
+    pairs = most_confused_pairs(confusion, limit=_NUM_KEPT)
+    return Report(
+        run=run,
+        data=data,
+        split=split,
+        bundle_sha256=bundle_sha256,
+        num_images=len(labels),
+        num_classes=len(class_names),
+        top_1=_proportion(int(top_k_correct(logits, labels, k=1).sum()), len(labels)),
+        top_5=_proportion(int(top_k_correct(logits, labels, k=5).sum()), len(labels)) if len(class_names) > 5 else None,
+        macro=Accuracy(
+            macro_accuracy(confusion), *macro_interval(num_correct, num_images, confidence=CONFIDENCE), MACRO_METHOD
+        ),
+        per_class=tuple(rows),
+        confused=tuple(Confusion(class_names[true], class_names[taken], count) for true, taken, count in pairs),
+        pointing=pointing,
+        skipped=skipped or {},
+        num_test_openings=num_test_openings,
+    )
+
+
+def _proportion(num_correct: int, num_images: int) -> Accuracy:
+    interval = wilson_interval(num_correct, num_images, confidence=CONFIDENCE)
+    return Accuracy(num_correct / num_images, *interval, "Wilson")
+
+
+def _class_row(class_name: str, num_correct: int, num_images: int) -> ClassRow:
+    if not num_images:
+        return ClassRow(class_name, 0, 0, None, None, None)
+    value, low, high, _ = _proportion(num_correct, num_images)
+    return ClassRow(class_name, num_images, num_correct, value, low, high)
+
+
+def _describe_interval(low: float, high: float) -> str:
+    return f"{low * 100:.1f} to {high * 100:.1f}%"
+
+
+def _new_table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column(first, overflow="fold")
+    for other in others:
+        table.add_column(other, justify="right", overflow="fold")
+    return table

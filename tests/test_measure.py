@@ -1,0 +1,189 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finevote.errors import ArgumentError, BundleError, DataError, RunError
+from finevote.evaluation.predictions import load_predictions
+from finevote.measure import choose_examples, draw_examples, evaluate, point
+from finevote.predictor import Predictor
+from finevote.types import Box, Predictions, Preprocessing, Record
+from tests.tiny import make_config, write_bundle, write_photographs, write_run
+from tests.training.helpers import changed
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("made")
+    data = write_photographs(root / "data", num_test=4)
+    return write_run(root / "run", data=data), data
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """Return a fresh copy of the run; its data lie where they were."""
+    return shutil.copytree(made[0], tmp_path / "run")
+
+
+@pytest.fixture
+def data(made, tmp_path):
+    """Return a copy of the data elsewhere."""
+    return shutil.copytree(made[1], tmp_path / "moved")
+
+
+def ledger(run):
+    path = run / "test_ledger.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_validation_is_measured_on_the_runs_own_split(run):
+    report = evaluate(run, split="val")
+    predictions, class_names = load_predictions(run / "predictions" / "val.npz")
+    assert sorted(predictions.image_ids) == sorted(json.loads((run / "split.json").read_text())["splits"]["val"])
+    assert class_names == ("blue", "green", "red")
+    assert report.num_images == 9
+    assert report.top_1.value == (predictions.logits.argmax(1) == predictions.labels).mean()
+
+
+def test_the_figures_are_written_beside_the_predictions(run):
+    report = evaluate(run, split="val")
+    assert json.loads((run / "evaluation_val.json").read_text()) == json.loads(json.dumps(report.to_dict()))
+    assert (run / "evaluation_val_classes.csv").read_text() == report.class_table()
+
+
+def test_predictions_are_those_of_the_bundle(run):
+    evaluate(run, split="test")
+    predictions, _ = load_predictions(run / "predictions" / "test.npz")
+    ranked = Predictor.load(run).predict(json.loads((run / "data.json").read_text())["data"] + "/test/blue/0.png")
+    row = predictions.image_ids.index("test/blue/0.png")
+    assert ranked.class_names[0] == ("blue", "green", "red")[predictions.logits[row].argmax()]
+
+
+def test_validation_leaves_the_test_split_closed(run, data):
+    shutil.rmtree(data / "test")
+    evaluate(run, split="val", data=data)
+    assert ledger(run) == []
+
+
+def test_each_opening_of_the_test_split_is_entered_and_counted(run):
+    assert [evaluate(run, split="test").num_test_openings for _ in range(2)] == [1, 2]
+    sha256 = json.loads((run / "bundle" / "bundle.json").read_text())["sha256"]
+    assert [(entry["bundle_sha256"], entry["num_images"]) for entry in ledger(run)] == [(sha256, 12)] * 2
+    assert ledger(run)[0]["time"].endswith("+00:00")
+
+
+def test_the_data_may_have_moved(run, data):
+    assert evaluate(run, split="val", data=data).data == str(data)
+
+
+def test_a_validation_split_made_of_training_images_is_divided_as_it_was(tmp_path):
+    data = write_photographs(tmp_path / "data") / "train"  # class folders without splits
+    run = write_run(tmp_path / "run", data=data)
+    evaluate(run)
+    held_out = json.loads((run / "split.json").read_text())["splits"]["val"]
+    assert list(load_predictions(run / "predictions" / "val.npz")[0].image_ids) == held_out
+
+
+def test_images_that_the_run_left_out_are_left_out_of_the_measurement(tmp_path):
+    data = write_photographs(tmp_path / "data")
+    (data / "val" / "red" / "0.png").write_bytes(b"broken")
+    assert evaluate(write_run(tmp_path / "run", data=data), split="val").num_images == 8
+
+
+def test_test_images_that_cannot_be_read_are_left_out_and_reported(run, data):
+    (data / "test" / "red" / "0.png").write_bytes(b"broken")
+    report = evaluate(run, split="test", data=data)
+    assert report.num_images == 11
+    assert list(report.skipped) == ["test/red/0.png"]
+
+
+def test_a_data_set_without_a_test_split_is_refused_before_the_ledger(run, data):
+    shutil.rmtree(data / "test")
+    with pytest.raises(DataError, match=r"has no test images.*evaluate on the validation split"):
+        evaluate(run, split="test", data=data)
+    assert ledger(run) == []
+
+
+def test_data_of_other_classes_are_refused(run, data):
+    for split in ("train", "val", "test"):
+        (data / split / "red").rename(data / split / "yellow")
+    with pytest.raises(DataError, match=r"3 classes that are not the 3 of .*run: give the data that it was fitted to"):
+        evaluate(run, split="val", data=data)
+
+
+def test_missing_validation_images_are_named(run, data):
+    (data / "val" / "red" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"lacks 1 image: val/red/0\.png of the run's split"):
+        evaluate(run, split="val", data=data)
+
+
+def test_the_training_split_is_not_offered(run):
+    with pytest.raises(ArgumentError, match="cannot measure on the split 'train'; allowed: test, val"):
+        evaluate(run, split="train")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="is not a run of finevote"):
+        evaluate(tmp_path)
+
+
+def test_a_run_that_is_not_finished_is_refused(run):
+    shutil.rmtree(run / "bundle")
+    with pytest.raises(BundleError, match="has no bundle yet"):
+        evaluate(run)
+
+
+def test_examples_are_drawn_from_the_measurement_that_is_there(run):
+    evaluate(run, split="test")
+    path = draw_examples(run, split="test")
+    assert len(ledger(run)) == 1
+    with Image.open(path) as image:
+        assert image.width > 1000
+
+
+def test_examples_of_a_newer_bundle_are_measured_anew(run):
+    evaluate(run, split="test")
+    write_bundle(run / "bundle", config=changed(make_config(), "training", seed=1))
+    draw_examples(run, split="test")
+    assert len(ledger(run)) == 2
+
+
+def outcome(num_right, num_wrong):
+    labels = np.zeros(num_right + num_wrong, np.int64)
+    logits = np.array([[1, 0]] * num_right + [[0, 1]] * num_wrong, np.float32)
+    return Predictions(tuple(map(str, range(len(labels)))), labels, logits)
+
+
+@pytest.mark.parametrize(
+    ("num_right", "num_wrong", "expected"),
+    [
+        (100, 100, (6, 6)),
+        (1000, 1, (11, 1)),
+        (1000, 10, (8, 4)),
+        (10, 1000, (4, 8)),
+        (3, 2, (3, 2)),
+        (0, 20, (0, 12)),
+        (20, 0, (12, 0)),
+        (1, 20, (1, 11)),
+    ],
+)
+def test_examples_mix_right_and_wrong_as_the_split_does_but_show_some_of_each(num_right, num_wrong, expected):
+    rows = choose_examples(outcome(num_right, num_wrong))
+    is_right = [row < num_right for row in rows]
+    assert (sum(is_right), len(rows) - sum(is_right)) == expected
+    assert is_right == sorted(is_right, reverse=True)
+    assert len(set(rows)) == len(rows)
+
+
+def test_votes_are_pointed_at_the_parts_in_the_models_view():
+    crop = Preprocessing(image_size=(32, 32), resize=(64, 64), mean=(0, 0, 0), std=(1, 1, 1))
+    records = [Record("a", 0, parts=(Box("beak", 0.25, 0.25, 0.5, 0.5),)), Record("b", 0)]
+    votes = np.array([[3, 1, 0, 0], [1, 1, 1, 1]], np.float32)
+    predictions = Predictions(("a", "b"), np.zeros(2, np.int64), np.zeros((2, 2), np.float32), votes, (2, 2))
+    assert point(predictions, records, crop) == (0.75, 0.25, 3.0, 1)
+
+
+def test_there_is_nothing_to_point_with_in_a_plain_backbone():
+    assert point(outcome(1, 1), [], Preprocessing((1, 1), (1, 1), (0, 0, 0), (1, 1, 1))) is None
