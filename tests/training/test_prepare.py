@@ -1,0 +1,113 @@
+import io
+import json
+import shutil
+
+import pytest
+from rich.console import Console
+
+from finevote.errors import DataError, RunError
+from finevote.training.prepare import load_data, move_data, prepare_run
+from tests.training.helpers import make_photographs, tiny_config
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    return make_photographs(tmp_path / "birds", num_train=4, num_val=2)
+
+
+def prepare(data, out, *, skip_bad=False):
+    console = Console(file=io.StringIO())
+    return prepare_run(tiny_config(), data, out=out, skip_bad=skip_bad, console=console)
+
+
+def spoil(folder, names):
+    for name in names:
+        (folder / name).write_bytes(b"not an image")
+
+
+def test_a_prepared_run_gives_its_data_back(photographs, tmp_path):
+    run = prepare(photographs, tmp_path / "run")
+    source = load_data(run)
+    assert source.class_names == ("blue", "green", "red")
+    assert {split: len(records) for split, records in source.splits.items()} == {"train": 12, "val": 6}
+
+
+def test_a_missing_validation_split_is_made_and_kept(photographs, tmp_path):
+    run = prepare(photographs / "train", tmp_path / "run")
+    saved = json.loads(run.split_json.read_text(encoding="utf-8"))["splits"]
+    source = load_data(run)
+    assert [record.image_id for record in source.splits["val"]] == saved["val"]
+    assert len(saved["val"]) == 3
+    assert not set(saved["val"]) & set(saved["train"])
+
+
+def test_all_unreadable_images_are_told_at_once_and_nothing_is_left_behind(photographs, tmp_path):
+    spoil(photographs, ["train/blue/0.png", "train/red/1.png", "val/green/0.png"])
+    with pytest.raises(DataError, match=r"3 images cannot be read.*--skip-bad") as caught:
+        prepare(photographs, tmp_path / "run")
+    assert all(name in str(caught.value) for name in ("blue/0.png", "red/1.png", "green/0.png"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_unreadable_images_are_left_out_and_recorded_on_request(photographs, tmp_path):
+    spoil(photographs, ["train/blue/0.png"])
+    run = prepare(photographs, tmp_path / "run", skip_bad=True)
+    skipped = json.loads(run.data_json.read_text(encoding="utf-8"))["skipped"]
+    assert len(skipped) == 1
+    assert "not an image" in next(iter(skipped.values()))
+    assert len(load_data(run).splits["train"]) == 11
+
+
+def test_a_taken_folder_is_refused_before_the_images_are_read(photographs, tmp_path):
+    spoil(photographs, ["train/blue/0.png"])
+    run = prepare(photographs, tmp_path / "run", skip_bad=True)
+    with pytest.raises(RunError, match="already holds a run"):
+        prepare(photographs, run.path)
+
+
+def test_a_class_without_a_readable_image_is_named(photographs, tmp_path):
+    spoil(photographs, [f"train/green/{index}.png" for index in range(4)])
+    with pytest.raises(DataError, match=r"no readable training image of 1 of its 3 classes \(green\)"):
+        prepare(photographs, tmp_path / "run", skip_bad=True)
+
+
+def test_one_class_is_refused(photographs, tmp_path):
+    for split in ("train", "val"):
+        for name in ("blue", "green"):
+            shutil.rmtree(photographs / split / name)
+    with pytest.raises(DataError, match="class"):
+        prepare(photographs, tmp_path / "run")
+
+
+def test_without_out_the_run_is_named_by_recipe_and_data(photographs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [prepare(photographs, None).path.as_posix() for _ in range(2)] == ["runs/tiny-birds-1", "runs/tiny-birds-2"]
+
+
+def test_images_that_are_gone_are_named(photographs, tmp_path):
+    run = prepare(photographs, tmp_path / "run")
+    (photographs / "train" / "blue" / "2.png").unlink()
+    with pytest.raises(DataError, match=r"blue/2\.png"):
+        load_data(run)
+
+
+def test_other_classes_are_refused(photographs, tmp_path):
+    run = prepare(photographs, tmp_path / "run")
+    for split in ("train", "val"):
+        (photographs / split / "red").rename(photographs / split / "rouge")
+    with pytest.raises(DataError, match="has 3 classes that are not the 3 of"):
+        load_data(run)
+
+
+def test_moved_data_is_found_at_its_new_place(photographs, tmp_path):
+    run = prepare(photographs, tmp_path / "run")
+    photographs.rename(tmp_path / "moved")
+    move_data(run, tmp_path / "moved")
+    assert len(load_data(run).splits["train"]) == 12
+
+
+def test_a_relative_path_holds_from_any_directory(photographs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = prepare(photographs.name, tmp_path / "run")
+    monkeypatch.chdir("/")
+    assert len(load_data(run).splits["val"]) == 6
