@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,14 @@ def _loader(dataset: PhotoDataset, sampler: Any, *, num_workers: int) -> DataLoa
         collate_fn=collate,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_main_process,
     )
+
+
+def _leave_signals_to_the_main_process(_: int) -> None:
+    """Ctrl-C reaches every process of a terminal; a loader process that died of it would fail the step to be saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _build_classifier(dim: int, num_classes: int, *, zero: bool) -> nn.Linear:

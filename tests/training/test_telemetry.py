@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from finevote.errors import StorageError
 from finevote.training.telemetry import CollapseWatch, MetricsLog, RunningMeans, describe_epoch, describe_losses
 
 COLLAPSED = {"triplet": 1.0, "spread": 0.001}
@@ -52,6 +53,12 @@ def test_rows_after_a_checkpoint_are_dropped(tmp_path):
         log.write(row)
     log.keep_until(step=24, num_epochs=1)  # saved after the last step of epoch 2, before its validation
     assert [json.loads(line) for line in log.path.read_text(encoding="utf-8").splitlines()] == rows[:3]
+
+
+def test_a_full_disk_is_told(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl: No space left on device: make room"):
+        MetricsLog(tmp_path / "metrics.jsonl").write({"kind": "step", "epoch": 1, "step": 10})
 
 
 def test_means_go_on_from_saved_sums():

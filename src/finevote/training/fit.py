@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,5 +88,7 @@ def _train(fabric: Fabric, path: Path) -> bool:
     """Train in one process; False if it was told to stop first."""
     run = RunFolder(path)
     console = Console(quiet=not fabric.is_global_zero)
+    if not fabric.is_global_zero:
+        logging.getLogger("finevote").setLevel(logging.ERROR)
     with run.lock() if fabric.is_global_zero else nullcontext():
         return Training(fabric, run, console=console).run()

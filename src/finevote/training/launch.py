@@ -160,6 +160,8 @@ class _QuietStrategy(DDPStrategy):  # type: ignore[misc]  # lightning is not fol
 
     def setup_environment(self) -> None:
         _quiet_libraries()
+        # A spawned process would spawn its loader processes too, which costs each of them an import of torch.
+        multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
         super().setup_environment()
 
 

@@ -206,7 +206,8 @@ class Training:
     def _report_step(self, figures: Mapping[str, float], meter: Meter) -> None:
         training, position = self.config.training, self.position
         note = f"epoch {position.epoch + 1}/{training.epochs}, step {position.step}/{self.num_batches}"
-        meter.advance(training.batch_size, note=f"{note}, {describe_losses(figures)}, lr {self._rates()['lr_max']:.2g}")
+        rate = f"lr {self._rates()['lr_max']:.2g}"
+        meter.advance(training.batch_size, note=f"{note}, {rate}, {describe_losses(figures)}")
         if self.num_steps_done % STEPS_BETWEEN_ROWS == 0:
             self._write({"kind": "step", **self._place(), **figures, **self._state_figures()})
         if "loss_triplet" in figures and self.collapse.see(triplet=figures["loss_triplet"], spread=figures["spread"]):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from finevote.errors import StorageError
 from finevote.files import atomic_write
 
 COLLAPSE_ADVICE = (
@@ -42,9 +43,18 @@ class MetricsLog:
         return rows
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append one row.
+
+        Raises:
+            StorageError: the disk is full or cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {self.path}: {error.strerror}: make room, then --resume the run"
+            ) from error
 
     def keep_until(self, *, step: int, num_epochs: int) -> None:
         """Drop rows of steps and epochs after a checkpoint, which will be written again."""
