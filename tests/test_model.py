@@ -18,7 +18,9 @@ VARIANTS = {
     "single-scale": {"model__voting__dilations": [1]},
     "learnable": {"model__voting__smoothing": "learnable"},
     "random blocks": {"model__voting__block_init": "random"},
-    "registers": {"model__backbone_args": {"embed_dim": 24, "depth": 3, "num_heads": 3, "patch_size": 8, "reg_tokens": 4}},
+    "registers": {
+        "model__backbone_args": {"embed_dim": 24, "depth": 3, "num_heads": 3, "patch_size": 8, "reg_tokens": 4}
+    },
     "rectangle": {"data__image_size": [32, 48]},
     "plain": {"model__voting__enabled": False},
 }

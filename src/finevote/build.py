@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from finevote.backbones.catalogue import build_backbone
 from finevote.backbones.timm_vit import TimmVit, VitLayer
-from finevote.config import Config, DataConfig, ModelConfig, Size, VotingConfig
+from finevote.config import CacheKind, Config, DataConfig, ModelConfig, Size, VotingConfig
 from finevote.data.dataset import PhotoDataset, collate
 from finevote.data.sampler import BalancedBatches, EvaluationBatches, ShuffledBatches
 from finevote.data.transforms import eval_transform, train_transform
@@ -112,9 +112,7 @@ def build_train_loader(
     sampler: ShuffledBatches | BalancedBatches
     if config.loss.triplet_weight > 0:
         labels = [record.label for record in records]
-        sampler = BalancedBatches(
-            labels, images_per_class=training.images_per_class, world_size=world_size, **shared
-        )
+        sampler = BalancedBatches(labels, images_per_class=training.images_per_class, world_size=world_size, **shared)
     else:
         sampler = ShuffledBatches(len(records), world_size=world_size, **shared)
     return _loader(dataset, sampler, num_workers=data.num_workers)
@@ -129,7 +127,7 @@ def build_eval_loader(
     num_workers: int,
     rank: int = 0,
     world_size: int = 1,
-    cache: str = "none",
+    cache: CacheKind = "none",
     cache_folder: Path | None = None,
 ) -> DataLoader[Batch]:
     """Return a loader that gives each record exactly once over all ranks."""
@@ -163,7 +161,7 @@ def as_pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _loader(dataset: PhotoDataset, sampler: Any, *, num_workers: int) -> DataLoader[Batch]:
+def _loader(dataset: Any, sampler: Any, *, num_workers: int) -> DataLoader[Batch]:
     return DataLoader(
         dataset,
         batch_sampler=sampler,

@@ -15,6 +15,7 @@ from finevote.errors import ConfigError, suggest
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Size = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+CacheKind = Literal["none", "memory", "disk"]
 
 
 class _Section(BaseModel):
@@ -40,23 +41,23 @@ class DataConfig(_Section):
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of training images held out where the data set has no validation split"
     )
-    cache: Literal["none", "memory", "disk"] = Field("none", description="where decoded images are kept")
+    cache: CacheKind = Field("none", description="where decoded images are kept")
     num_workers: Annotated[int, Field(ge=0)] = Field(2, description="loader processes; 0: read in the main process")
 
 
 class VotingConfig(_Section):
     """The voting head; every mechanism can be switched off by itself."""
 
-    enabled: bool = Field(True, description="false: the plain backbone with a linear classifier")
+    enabled: bool = Field(default=True, description="false: the plain backbone with a linear classifier")
     num_votes_per_head: Annotated[int, Field(ge=1)] = Field(24, description="v: patches each head votes for")
     num_selected: Annotated[int, Field(ge=1)] = Field(126, description="T: tokens forwarded by all layers together")
     num_key_tokens: Annotated[int, Field(ge=1)] = Field(24, description="K: tokens kept by the second vote")
     smoothing: Literal["fixed", "learnable", "none"] = Field("fixed", description="how ballots are smoothed")
     dilations: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2, 4), description="scales; [1]: single-scale")
-    merge: bool = Field(False, description="merge each layer's unselected patches into one token")
-    refine: bool = Field(True, description="cross-layer refinement block")
-    key: bool = Field(True, description="key block over the second vote's tokens")
-    assist: bool = Field(True, description="add the assist logits to the part logits")
+    merge: bool = Field(default=False, description="merge each layer's unselected patches into one token")
+    refine: bool = Field(default=True, description="cross-layer refinement block")
+    key: bool = Field(default=True, description="key block over the second vote's tokens")
+    assist: bool = Field(default=True, description="add the assist logits to the part logits")
     block_init: Literal["pretrained", "random"] = Field(
         "pretrained", description="refinement and key blocks start from the last backbone block, or at random"
     )
@@ -78,7 +79,7 @@ class ModelConfig(_Section):
     backbone_args: dict[str, Any] = Field({}, description="passed to timm.create_model, e.g. {depth: 6}")
     drop_path: Rate = Field(0.0, description="stochastic depth of the last block, rising linearly from 0")
     dropout: Rate = Field(0.0, description="on the features that enter the classifier")
-    zero_init_classifier: bool = Field(True, description="false: truncated normal with std 0.02")
+    zero_init_classifier: bool = Field(default=True, description="false: truncated normal with std 0.02")
     voting: VotingConfig = VotingConfig()
 
 
@@ -89,7 +90,7 @@ class LossConfig(_Section):
     label_smoothing: Rate = Field(0.0, description="share of the target spread over all classes")
     triplet_weight: Annotated[float, Field(ge=0.0)] = Field(0.1, description="w; 0: off, and no P x K sampling")
     triplet_margin: Annotated[float, Field(gt=0.0)] | Literal["soft"] = Field(1.0, description="a distance, or soft")
-    triplet_normalize: bool = Field(False, description="compare unit-length embeddings")
+    triplet_normalize: bool = Field(default=False, description="compare unit-length embeddings")
     triplet_warmup_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs over which w rises from 0")
 
 
@@ -119,7 +120,7 @@ class TrainingConfig(_Section):
     images_per_class: Annotated[int, Field(ge=2)] = Field(4, description="K of the P x K batches of the triplet")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     ema_decay: Rate = Field(0.0, description="of the averaged weights that are evaluated; 0: off")
-    freeze_backbone: bool = Field(False, description="train the new blocks and the classifier only")
+    freeze_backbone: bool = Field(default=False, description="train the new blocks and the classifier only")
     head_only_epochs: Annotated[int, Field(ge=0)] = Field(0, description="first epochs with the backbone frozen")
     validate_every: Annotated[int, Field(ge=1)] = Field(1, description="epochs between validations")
     seed: int = 0

@@ -38,6 +38,7 @@ class RowDropout(nn.Module):
         self.stream = stream
 
     def forward(self, features: Tensor, noise: Noise | None) -> Tensor:
+        """Return features (B, D), thinned out under `noise`."""
         if not self.training or self.rate == 0.0 or noise is None:
             return features
         keep = noise.uniform(self.stream, *features.shape) >= self.rate  # (B, D)
@@ -53,6 +54,7 @@ class RowDropPath(nn.Module):
         self.stream = stream
 
     def forward(self, branch: Tensor, noise: Noise | None) -> Tensor:
+        """Return the branch (B, N, D), zero for the images that `noise` drops."""
         if not self.training or self.rate == 0.0 or noise is None:
             return branch
         keep = noise.uniform(self.stream, branch.shape[0], 1) >= self.rate  # (B, 1)

@@ -52,7 +52,7 @@ def test_published_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
         return refuse() if pretrained else created(name, pretrained=False, **settings)
 
     monkeypatch.setattr(timm, "create_model", create)
-    with pytest.raises(WeightsError, match="could not be fetched.*model.weights=PATH"):
+    with pytest.raises(WeightsError, match=r"could not be fetched.*model.weights=PATH"):
         build_backbone("vit_tiny_patch16_224", image_size=(32, 32), weights="auto")
 
 

@@ -102,7 +102,7 @@ def test_drop_path_is_off_in_evaluation():
     assert torch.equal(noisy, layer(tokens, num_prefix=1).tokens)
 
 
-def test_no_matrix_of_all_tokens_by_all_tokens_is_made(monkeypatch):
+def test_no_matrix_of_all_tokens_by_all_tokens_is_made():
     """Fused attention is the only place where all tokens meet all tokens."""
     vit = make_vit("plain", 160)
     tokens = TimmVit(vit).embed(torch.randn(1, 3, 160, 160))

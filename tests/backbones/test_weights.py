@@ -71,9 +71,7 @@ def test_an_official_dinov2_file_is_loaded_whole(tmp_path, registers):
 
 def test_positions_are_resampled_from_the_file_s_grid_to_a_rectangle(tmp_path):
     torch.save(official_dinov2(grid=6), tmp_path / "dinov2.pth")
-    backbone = build_backbone(
-        PATCH14, image_size=(42, 70), weights=str(tmp_path / "dinov2.pth"), timm_args=TINY
-    )
+    backbone = build_backbone(PATCH14, image_size=(42, 70), weights=str(tmp_path / "dinov2.pth"), timm_args=TINY)
     assert backbone.embedding.pos_embed.shape == (1, 1 + 3 * 5, 32)
 
 
@@ -154,7 +152,7 @@ def test_a_file_that_would_run_code_is_refused_and_nothing_runs(tmp_path):
     (tmp_path / "bad.pth").write_bytes(pickle.dumps(Malicious()))
     torch.save({"model": Malicious()}, tmp_path / "bad_zip.pth")
     for name in ("bad.pth", "bad_zip.pth"):
-        with pytest.raises(WeightsError, match="could run code|cannot be read as weights"):
+        with pytest.raises(WeightsError, match=r"could run code|cannot be read as weights"):
             build(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
@@ -170,7 +168,7 @@ def test_a_file_cut_in_half_is_refused(tmp_path, suffix):
     else:
         save_file(state, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(WeightsError, match="cannot be read|could run code"):
+    with pytest.raises(WeightsError, match=r"cannot be read|could run code"):
         build(path)
 
 

@@ -21,7 +21,9 @@ def random_batch(seed, *, images=10, classes=3, dim=5):
 def triple_loop(embeddings, labels, margin):
     losses = []
     for a in range(len(labels)):
-        to_positive = [math.dist(embeddings[a], embeddings[p]) for p in range(len(labels)) if p != a and labels[p] == labels[a]]
+        to_positive = [
+            math.dist(embeddings[a], embeddings[p]) for p in range(len(labels)) if p != a and labels[p] == labels[a]
+        ]
         to_negative = [math.dist(embeddings[a], embeddings[n]) for n in range(len(labels)) if labels[n] != labels[a]]
         if to_positive and to_negative:
             gap = max(to_positive) - min(to_negative)

@@ -86,9 +86,7 @@ def simulate(by, *, favour, updates=20_000, num_layers=11, total=126, picks=24):
         counts = allocate(rates, total=total, limit=1000)
         odds = weights * torch.tensor(counts)
         chosen = torch.multinomial(odds, picks, replacement=True, generator=generator)
-        rates = move_rates(
-            rates, torch.bincount(chosen, minlength=num_layers).tolist(), counts, momentum=1e-3, by=by
-        )
+        rates = move_rates(rates, torch.bincount(chosen, minlength=num_layers).tolist(), counts, momentum=1e-3, by=by)
     return allocate(rates, total=total, limit=1000)
 
 

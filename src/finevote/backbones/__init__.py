@@ -1,0 +1,1 @@
+"""Vision transformers as layers whose CLS attention can be read."""

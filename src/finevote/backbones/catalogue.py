@@ -21,9 +21,7 @@ SHORT_NAMES: Mapping[str, str] = {
 
 def round_image_size(image_size: tuple[int, int], *, patch_size: tuple[int, int]) -> tuple[int, int]:
     """Return the nearest size in px, rows and columns, that whole patches cover; at least one patch."""
-    rows, columns = (
-        max(1, round(size / patch)) * patch for size, patch in zip(image_size, patch_size, strict=True)
-    )
+    rows, columns = (max(1, round(size / patch)) * patch for size, patch in zip(image_size, patch_size, strict=True))
     return rows, columns
 
 

@@ -34,7 +34,7 @@ class VitLayer(nn.Module):
         UnsupportedModelError: the block's attention cannot be read, or it drops elements by itself.
     """
 
-    def __init__(self, block: nn.Module, *, drop_path: float = 0.0, stream: int = 0) -> None:
+    def __init__(self, block: Any, *, drop_path: float = 0.0, stream: int = 0) -> None:
         super().__init__()
         _check_block(block)
         self.norm1: nn.Module = block.norm1
@@ -134,6 +134,7 @@ class TokenEmbedding(nn.Module):
         self.norm_pre = vit.norm_pre
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return tokens (B, N, D) of images (B, 3, rows, columns)."""
         patches = self.patch_embed(images)  # (B, P, D)
         prefix = [token.expand(len(images), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
         positions = 0.0 if self.pos_embed is None else self.pos_embed
@@ -158,7 +159,7 @@ def _check_vit(vit: nn.Module) -> None:
         )
 
 
-def _check_block(block: nn.Module) -> None:
+def _check_block(block: Any) -> None:
     if type(block) is not Block:
         raise UnsupportedModelError(
             f"{type(block).__name__} is not supported: its attention cannot be read as CLS rows; "
@@ -177,5 +178,5 @@ def _check_block(block: nn.Module) -> None:
         )
 
 
-def _output_norm(attention: nn.Module) -> nn.Module:
+def _output_norm(attention: Any) -> Any:
     return getattr(attention, "norm", nn.Identity())  # older timm has no such norm

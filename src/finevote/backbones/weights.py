@@ -42,7 +42,8 @@ def load_weight_file(vit: VisionTransformer, path: Path) -> None:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            tensors: dict[str, Tensor] = load_file(path)
+            return tensors
         with warnings.catch_warnings(action="ignore"):  # of an old pickle protocol, which the error below tells better
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

@@ -46,9 +46,7 @@ class JointLoss(NamedTuple):
 
     def triplet(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return the unweighted triplet loss of the whole batch, embeddings (n, D) and labels (n,)."""
-        return batch_hard_triplet(
-            embeddings, labels, margin=self.triplet_margin, normalize=self.triplet_normalize
-        )
+        return batch_hard_triplet(embeddings, labels, margin=self.triplet_margin, normalize=self.triplet_normalize)
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing, reduction="sum")

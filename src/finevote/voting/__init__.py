@@ -1,0 +1,1 @@
+"""Heads vote, ballots are smoothed, tokens are selected, refined and classified."""

@@ -83,11 +83,13 @@ def move_rates(
     if total_evidence == 0:
         return list(rates)
     share_heard = sum(rate for rate, ok in zip(rates, heard, strict=True) if ok)
-    new = [
-        e / total_evidence * share_heard if ok else rate for rate, e, ok in zip(rates, evidence, heard, strict=True)
-    ]
+    new = [e / total_evidence * share_heard if ok else rate for rate, e, ok in zip(rates, evidence, heard, strict=True)]
     moved = [(1 - momentum) * rate + momentum * fresh for rate, fresh in zip(rates, new, strict=True)]
     return [rate / sum(moved) for rate in moved]
+
+
+def _derive_counts_after_loading(budget: "TokenBudget", _incompatible_keys: object) -> None:
+    budget.derive_counts()
 
 
 class TokenBudget(nn.Module):
@@ -124,8 +126,8 @@ class TokenBudget(nn.Module):
         whole = sum(initial_rates)
         self.register_buffer("rates", torch.tensor([rate / whole for rate in initial_rates]))  # (S,)
         self.counts: tuple[int, ...] = ()
-        self._derive_counts()
-        self.register_load_state_dict_post_hook(lambda module, _: module._derive_counts())  # noqa: SLF001
+        self.derive_counts()
+        self.register_load_state_dict_post_hook(_derive_counts_after_loading)  # type: ignore[no-untyped-call]
 
     def update(self, picks: Tensor) -> None:
         """Move the rates by the key tokens that came from each layer, (S,) counts over the effective batch."""
@@ -133,7 +135,8 @@ class TokenBudget(nn.Module):
             return
         moved = move_rates(self.rates.tolist(), picks.tolist(), self.counts, momentum=self.momentum, by=self.by)
         self.rates.copy_(torch.tensor(moved))
-        self._derive_counts()
+        self.derive_counts()
 
-    def _derive_counts(self) -> None:
+    def derive_counts(self) -> None:
+        """Set `counts` from the rates."""
         self.counts = allocate(self.rates.tolist(), total=self.total, limit=self.limit)
