@@ -53,7 +53,9 @@ class VotingConfig(_Section):
     num_selected: Annotated[int, Field(ge=1)] = Field(126, description="T: tokens forwarded by all layers together")
     num_key_tokens: Annotated[int, Field(ge=1)] = Field(24, description="K: tokens kept by the second vote")
     smoothing: Literal["fixed", "learnable", "none"] = Field("fixed", description="how ballots are smoothed")
-    dilations: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2, 4), description="scales; [1]: single-scale")
+    dilations: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = Field(
+        (1, 2, 4), description="scales; [1]: single-scale"
+    )
     merge: bool = Field(default=False, description="merge each layer's unselected patches into one token")
     refine: bool = Field(default=True, description="cross-layer refinement block")
     key: bool = Field(default=True, description="key block over the second vote's tokens")
@@ -144,6 +146,9 @@ class Config(_Section):
             *_triplet_problems(self.data, self.loss, self.training),
             *_voting_problems(self.model.voting),
         ]
+        low, high = self.data.crop_scale
+        if not 0 < low <= high:
+            problems.append(f"data.crop_scale={[low, high]} must be two shares of the area, 0 < low <= high <= 1")
         if self.training.head_only_epochs > self.training.epochs:
             problems.append(
                 f"training.head_only_epochs={self.training.head_only_epochs} exceeds epochs={self.training.epochs}"

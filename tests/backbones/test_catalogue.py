@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 
+from finevote.backbones import weights
 from finevote.backbones.catalogue import SHORT_NAMES, build_backbone, round_image_size
 from finevote.errors import ArgumentError, WeightsError
 
@@ -42,18 +43,55 @@ def test_an_argument_that_timm_does_not_take_is_named():
         build_backbone("vit_tiny_patch16_224", image_size=(32, 32), timm_args={"deepth": 3})
 
 
+def published(monkeypatch, state):
+    """Let the hub hold `state`, a state_dict or an error; return the ids that it was asked for."""
+    asked = []
+
+    def fetch(hub_id, **_options):
+        asked.append(hub_id)
+        if isinstance(state, Exception):
+            raise state
+        return dict(state)
+
+    monkeypatch.setattr(weights, "load_state_dict_from_hf", fetch)
+    return asked
+
+
+SMALL = {"depth": 2, "embed_dim": 24, "num_heads": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "hub_id"),
+    [
+        ("auto", "timm/vit_small_patch14_dinov2.lvd142m"),
+        ("hf-hub:someone/vit", "someone/vit"),
+    ],
+)
+def test_published_weights_are_loaded_whole(monkeypatch, name, hub_id):
+    vit = timm.create_model("vit_small_patch14_dinov2.lvd142m", img_size=56, num_classes=7, **SMALL)
+    asked = published(monkeypatch, vit.state_dict())
+    backbone = build_backbone("dinov2_vits14", image_size=(56, 56), weights=name, timm_args=SMALL)
+    assert asked == [hub_id]
+    assert torch.equal(backbone.layers[1].mlp.fc2.weight, vit.blocks[1].mlp.fc2.weight)
+
+
+@pytest.mark.parametrize(("depth", "reason"), [(1, "missing keys: blocks.1"), (3, "unmatched keys: blocks.2")])
+def test_published_weights_of_another_depth_are_refused(monkeypatch, depth, reason):
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, **(SMALL | {"depth": depth}))
+    published(monkeypatch, vit.state_dict())
+    with pytest.raises(WeightsError, match=reason):
+        build_backbone("vit_tiny_patch16_224", image_size=(32, 32), weights="auto", timm_args=SMALL)
+
+
 def test_published_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
-    def refuse(*_args, **_kwargs):
-        raise OSError("Name or service not known")
+    published(monkeypatch, OSError("Name or service not known"))
+    with pytest.raises(WeightsError, match=r"could not be fetched \(OSError: Name or .*model.weights=PATH"):
+        build_backbone("vit_tiny_patch16_224", image_size=(32, 32), weights="auto", timm_args=SMALL)
 
-    created = timm.create_model
 
-    def create(name, *, pretrained, **settings):
-        return refuse() if pretrained else created(name, pretrained=False, **settings)
-
-    monkeypatch.setattr(timm, "create_model", create)
-    with pytest.raises(WeightsError, match=r"could not be fetched.*model.weights=PATH"):
-        build_backbone("vit_tiny_patch16_224", image_size=(32, 32), weights="auto")
+def test_a_model_without_published_weights_says_so():
+    with pytest.raises(WeightsError, match="no weights are published for compact_vit"):
+        build_backbone("compact_vit", image_size=(32, 32), weights="auto")
 
 
 def test_the_compact_vit_is_independent_of_its_batch():

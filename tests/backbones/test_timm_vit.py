@@ -66,6 +66,8 @@ def test_rows_equal_timm_s_unfused_attention(kind):
         ("vit_medium_patch16_gap_256", "has no CLS token"),
         ("swin_tiny_patch4_window7_224", "SwinTransformer .* is not a vision transformer"),
         ("eva02_tiny_patch14_224", "Eva is not a timm VisionTransformer"),
+        ("vit_tiny_patch16_224:dynamic", "dynamic_img_size and global_pool are not supported"),
+        ("vit_tiny_patch16_224:pool", "dynamic_img_size and global_pool are not supported"),
         ("vit_tiny_patch16_224:attn_drop", "dropout inside blocks"),
         ("vit_tiny_patch16_224:patch_drop", "patch_drop_rate and pos_drop_rate are not supported"),
     ],
@@ -76,6 +78,8 @@ def test_what_cannot_vote_is_refused_by_name(name, reason):
     changes = {
         "diff": {"attn_layer": "diff"},
         "parallel": {"block_fn": ParallelThingsBlock, "depth": 2},
+        "dynamic": {"dynamic_img_size": True},
+        "pool": {"global_pool": "avg"},
         "attn_drop": {"attn_drop_rate": 0.1},
         "patch_drop": {"patch_drop_rate": 0.1},
     }

@@ -28,3 +28,9 @@ def test_nothing_left_to_merge_gives_zeros_not_nan():
 def test_the_merged_token_keeps_the_dtype_of_the_tokens():
     merged = merge_unselected(torch.ones(1, 3, 2, dtype=torch.bfloat16), torch.ones(1, 3), torch.tensor([[0]]))
     assert merged.dtype == torch.bfloat16
+
+
+def test_negative_scores_of_a_learnt_kernel_count_as_nothing():
+    tokens = torch.tensor([[[1.0], [3.0], [9.0]]])
+    merged = merge_unselected(tokens, torch.tensor([[-1.0, 2.0, 5.0]]), torch.tensor([[2]]))
+    torch.testing.assert_close(merged, torch.tensor([[[3.0]]]))

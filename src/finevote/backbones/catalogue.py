@@ -8,10 +8,11 @@ import timm
 
 from finevote.backbones import compact  # noqa: F401  (registers compact_vit with timm)
 from finevote.backbones.timm_vit import TimmVit
-from finevote.backbones.weights import load_weight_file
+from finevote.backbones.weights import load_hub_weights, load_weight_file
 from finevote.errors import ArgumentError, UnsupportedModelError, WeightsError, suggest
 
 _DINOV2_SIZES = {"vits14": "small", "vitb14": "base", "vitl14": "large", "vitg14": "giant"}
+_HUB_PREFIX = "hf-hub:"
 SHORT_NAMES: Mapping[str, str] = {
     **{f"dinov2_{s}": f"vit_{size}_patch14_dinov2.lvd142m" for s, size in _DINOV2_SIZES.items()},
     **{f"dinov2_{s}_reg4": f"vit_{size}_patch14_reg4_dinov2.lvd142m" for s, size in _DINOV2_SIZES.items()},
@@ -38,8 +39,8 @@ def build_backbone(
     Args:
         name: a short name, or any timm ViT.
         image_size: rows, columns in px, rounded to whole patches.
-        weights: "none" for random ones; "auto" for the published ones, from timm's cache or the hub; a file; or a timm
-            hub name such as "hf-hub:timm/vit_base_patch14_dinov2.lvd142m".
+        weights: "none" for random ones; "auto" for the published ones, from the hub or its cache; a file; or other weights
+            of the same model on the hub, such as "hf-hub:timm/vit_base_patch14_dinov2.lvd142m".
         drop_path: rate of the last block, rising linearly from 0 at the first.
         timm_args: more arguments of `timm.create_model`.
 
@@ -56,12 +57,13 @@ def build_backbone(
         "img_size": round_image_size(image_size, patch_size=patch_size),
         "num_classes": 0,
     }
-    if weights == "auto" or weights.startswith("hf-hub:"):
-        vit = _create_published(timm_name if weights == "auto" else weights, settings)
-    else:
-        vit = _create(timm_name, settings)
-        if weights != "none":
-            load_weight_file(vit, Path(weights).expanduser())
+    vit = _create(timm_name, settings)
+    if weights == "auto":
+        load_hub_weights(vit, _published_hub_id(timm_name))
+    elif weights.startswith(_HUB_PREFIX):
+        load_hub_weights(vit, weights.removeprefix(_HUB_PREFIX))
+    elif weights != "none":
+        load_weight_file(vit, Path(weights).expanduser())
     return TimmVit(vit, drop_path=drop_path)
 
 
@@ -88,12 +90,8 @@ def _create(timm_name: str, settings: Mapping[str, Any]) -> Any:
     return vit
 
 
-def _create_published(name: str, settings: Mapping[str, Any]) -> Any:
-    try:
-        return timm.create_model(name, pretrained=True, **settings)
-    except Exception as error:  # the hub client raises many kinds, all meaning: the weights are not to be had
-        raise WeightsError(
-            f"the published weights of {name} could not be fetched or loaded ({type(error).__name__}: "
-            f"{(str(error).strip() or 'no details').splitlines()[0]}): go online once, give a file by "
-            "--set model.weights=PATH, or start from random weights by --set model.weights=none"
-        ) from error
+def _published_hub_id(timm_name: str) -> str:
+    published = timm.get_pretrained_cfg(timm_name, allow_unregistered=True)
+    if published is None or not published.hf_hub_id:
+        raise WeightsError(f"no weights are published for {timm_name}: use weights=none, or give a file")
+    return str(published.hf_hub_id)

@@ -153,6 +153,11 @@ def _check_vit(vit: nn.Module) -> None:
         )
     if vit.cls_token is None:
         raise UnsupportedModelError(f"this {name} has no CLS token, so its heads cannot vote: choose one with a token")
+    if vit.dynamic_img_size or vit.global_pool != "token":
+        raise UnsupportedModelError(
+            "dynamic_img_size and global_pool are not supported in model.backbone_args: the image size is "
+            "data.image_size, and the class is read from the CLS token"
+        )
     if not isinstance(vit.patch_drop, nn.Identity) or vit.pos_drop.p > 0:
         raise UnsupportedModelError(
             "patch_drop_rate and pos_drop_rate are not supported: use model.dropout and model.drop_path"

@@ -1,4 +1,4 @@
-"""Weights from files: read safely, renamed to timm's keys, and loaded with nothing missing and nothing left over."""
+"""Weights from files and the hub: read safely, renamed to timm's keys, and loaded with nothing missing and nothing left over."""
 
 import pickle
 import warnings
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models import load_state_dict_from_hf
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
@@ -33,9 +34,30 @@ def load_weight_file(vit: VisionTransformer, path: Path) -> None:
     if path.suffix == ".npz":
         _load_npz(vit, path)
         return
-    renamed = checkpoint_filter_fn(_read_tensors(path), vit)
+    _load_tensors(vit, _read_tensors(path), origin=str(path))
+
+
+def load_hub_weights(vit: VisionTransformer, hub_id: str) -> None:
+    """Load the weights of a model on the hub, e.g. `timm/vit_base_patch14_dinov2.lvd142m`, from the cache or the net.
+
+    Raises:
+        WeightsError: they cannot be fetched, or do not match.
+    """
+    try:
+        tensors = load_state_dict_from_hf(hub_id, weights_only=True)
+    except Exception as error:  # the hub client raises many kinds, all meaning: the weights are not to be had
+        raise WeightsError(
+            f"the weights {hub_id} could not be fetched ({type(error).__name__}: {_first_line(error)}): go online once, "
+            "give a file by --set model.weights=PATH, or start from random weights by --set model.weights=none"
+        ) from error
+    _load_tensors(vit, tensors, origin=hub_id)
+
+
+def _load_tensors(vit: VisionTransformer, tensors: dict[str, Tensor], *, origin: str) -> None:
+    """Rename, resample and load, with nothing missing and nothing left over but a classifier."""
+    renamed = checkpoint_filter_fn(tensors, vit)
     kept = {key: value for key, value in renamed.items() if not key.startswith(_CLASSIFIER_PREFIXES)}
-    _check_fit(vit.state_dict(), kept, path)
+    _check_fit(vit.state_dict(), kept, origin)
     vit.load_state_dict(kept, strict=True)
 
 
@@ -69,7 +91,7 @@ def _load_npz(vit: VisionTransformer, path: Path) -> None:
         raise WeightsError(f"{path} cannot be read as .npz weights: {_first_line(error)}") from None
     wanted = _npz_keys(len(vit.blocks))
     optional = {key for key in keys if key.startswith(("head/", "pre_logits/"))}
-    _report(missing=wanted - keys, unexpected=keys - wanted - optional, reshaped=[], path=path)
+    _report(missing=wanted - keys, unexpected=keys - wanted - optional, reshaped=[], origin=str(path))
     try:
         vit.load_pretrained(str(path))
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -95,16 +117,16 @@ def _npz_keys(depth: int) -> set[str]:
     }
 
 
-def _check_fit(wanted: Mapping[str, Tensor], got: Mapping[str, Any], path: Path) -> None:
+def _check_fit(wanted: Mapping[str, Tensor], got: Mapping[str, Any], origin: str) -> None:
     reshaped = [
         f"{key} is {tuple(got[key].shape)}, not {tuple(wanted[key].shape)}"
         for key in wanted
         if key in got and got[key].shape != wanted[key].shape
     ]
-    _report(missing=set(wanted) - set(got), unexpected=set(got) - set(wanted), reshaped=reshaped, path=path)
+    _report(missing=set(wanted) - set(got), unexpected=set(got) - set(wanted), reshaped=reshaped, origin=origin)
 
 
-def _report(*, missing: set[str], unexpected: set[str], reshaped: list[str], path: Path) -> None:
+def _report(*, missing: set[str], unexpected: set[str], reshaped: list[str], origin: str) -> None:
     problems = [
         f"{len(keys)} {what}: {', '.join(sorted(keys)[:_NUM_NAMED])}{', ...' if len(keys) > _NUM_NAMED else ''}"
         for what, keys in (
@@ -115,7 +137,7 @@ def _report(*, missing: set[str], unexpected: set[str], reshaped: list[str], pat
         if keys
     ]
     if problems:
-        raise WeightsError(f"{path} does not fit the model; {'; '.join(problems)}. Choose the backbone it was made for")
+        raise WeightsError(f"{origin} does not fit the model; {'; '.join(problems)}. Choose the backbone it was made for")
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,12 +8,12 @@ def merge_unselected(tokens: Tensor, scores: Tensor, selected: Tensor) -> Tensor
 
     Args:
         tokens: (B, P, D) the layer's patch tokens x.
-        scores: (B, P) enhanced ballots s, not negative.
+        scores: (B, P) enhanced ballots s; a learnt kernel may make one negative, which counts as 0.
         selected: (B, k) patch numbers left out of the sum.
 
     Returns:
         (B, 1, D) in the dtype of `tokens`.
     """
-    weights = scores.scatter(1, selected, 0.0)  # (B, P)
+    weights = scores.clamp_min(0).scatter(1, selected, 0.0)  # (B, P)
     weights = weights / (weights.sum(1, keepdim=True) + 1e-6)
     return weights[:, None].to(tokens.dtype) @ tokens

@@ -71,7 +71,7 @@ class BallotSmoothing(nn.Module):
 def straight_through_gates(enhanced: Tensor, selected: Tensor) -> Tensor:
     """Return (B, k, 1) gates equal to 1 whose gradient is that of the selected patches' scores.
 
-    A score s in [0, 1] (divided by the image's highest) makes the gate 1 + s - stop_gradient(s).
+    A score s in [0, 1] (divided by the image's highest) makes the gate 1 + (s - stop_gradient(s)).
 
     Args:
         enhanced: (B, P) scores with a gradient.
@@ -79,4 +79,4 @@ def straight_through_gates(enhanced: Tensor, selected: Tensor) -> Tensor:
     """
     scores = enhanced / enhanced.detach().amax(1, keepdim=True).clamp_min(1e-6)  # (B, P)
     scores = scores.gather(1, selected)  # (B, k)
-    return (1 + scores - scores.detach())[..., None]
+    return (1 + (scores - scores.detach()))[..., None]  # the brackets keep the 1 exact
