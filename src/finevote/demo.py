@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from finevote.evaluation.report import Report
 from finevote.explanation.figures import contact_sheet, save_figure
 from finevote.files import atomic_write
 from finevote.measure import draw_examples, evaluate
+from finevote.run_folder import next_run_path
 from finevote.training.fit import fit
 from finevote.types import DataSource, Record
 
@@ -76,8 +76,7 @@ def run_demo(out: Path | None = None) -> Path:
 
 def _free_folder(out: Path | None) -> Path:
     if out is None:
-        numbered = (Path("runs") / f"demo-{number}" for number in count(1))
-        return next(path for path in numbered if not path.exists())
+        return next_run_path(Path("runs"), "demo")
     if out.exists():
         raise RunError(f"{out} already exists: give another --out, or delete it")
     return out
@@ -135,7 +134,7 @@ def _vote_sentence(report: Report) -> str:
         return "No final votes were cast."
     votes, area, lift, _ = report.pointing
     return (
-        f"{votes:.1%} of the final votes fall in the telling parts, which cover {area:.1%} of the image: "
+        f"{votes:.1%} of the final votes fall in the telling parts, which cover {area:.1%} of the view: "
         f"{lift:.1f} times as many as by area."
     )
 

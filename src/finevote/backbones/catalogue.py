@@ -39,8 +39,8 @@ def build_backbone(
     Args:
         name: a short name, or any timm ViT.
         image_size: rows, columns in px, rounded to whole patches.
-        weights: "none" for random ones; "auto" for the published ones, from the hub or its cache; a file; or other weights
-            of the same model on the hub, such as "hf-hub:timm/vit_base_patch14_dinov2.lvd142m".
+        weights: "none" for random ones; "auto" for the published ones, from the hub or its cache; a file; or other
+            weights of the same model on the hub, such as "hf-hub:timm/vit_base_patch14_dinov2.lvd142m".
         drop_path: rate of the last block, rising linearly from 0 at the first.
         timm_args: more arguments of `timm.create_model`.
 

@@ -5,6 +5,7 @@ the first epochs (Xiao et al., "Early Convolutions Help Transformers See Better"
 """
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -34,37 +35,51 @@ class ConvolutionalPatchEmbed(PatchEmbed):  # type: ignore[misc]  # timm ships n
     """timm's patch embedding, its projection replaced by convolutions.
 
     A 7x7 convolution of stride 4 and a 3x3 one, then as often as the patch needs a pair of 3x3 ones that halves the
-    image. Each image's channels are normalised by themselves, which trains several times faster
-    than one norm over all channels and, unlike batch norm, keeps every image independent of its batch, as two-pass
-    accumulation and ranks need it.
+    image. Group norm keeps every image independent of its batch, as two-pass accumulation and ranks need it.
 
     Args:
         patch_size: side of a patch in px, a power of two from 4.
         embed_dim: D; the last stage is as wide, each earlier one half as wide (16 at least).
+        channels_per_group: of the norms. 1 sees shapes soonest and forgets colours; more keep them.
         **kwargs: as timm's.
     """
 
-    def __init__(self, *, patch_size: int, embed_dim: int, in_chans: int = 3, **kwargs: Any) -> None:
+    def __init__(
+        self, *, patch_size: int, embed_dim: int, in_chans: int = 3, channels_per_group: int = 8, **kwargs: Any
+    ) -> None:
         super().__init__(patch_size=patch_size, embed_dim=embed_dim, in_chans=in_chans, **kwargs)
         num_stages = int(math.log2(patch_size)) - 1
         if patch_size < 4 or 2 ** (num_stages + 1) != patch_size:
             raise ArgumentError(f"patch_size={patch_size} of compact_vit must be a power of two from 4, e.g. 8 or 16")
         widths = [max(16, embed_dim // 2 ** (num_stages - 1 - i)) for i in range(num_stages)]
-        stages = [_convolution(in_chans, widths[0], size=7, stride=4), _convolution(widths[0], widths[0])]
+        _check_widths(widths, channels_per_group)
+        convolution = partial(_convolution, channels_per_group=channels_per_group)
+        stages = [convolution(in_chans, widths[0], size=7, stride=4), convolution(widths[0], widths[0])]
         for inputs, outputs in pairwise(widths):
-            stages += [_convolution(inputs, outputs, stride=2), _convolution(outputs, outputs)]
+            stages += [convolution(inputs, outputs, stride=2), convolution(outputs, outputs)]
         self.proj = nn.Sequential(*stages)
 
 
-def _convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> nn.Sequential:
+def _check_widths(widths: list[int], channels_per_group: int) -> None:
+    if any(width % channels_per_group for width in widths):
+        raise ArgumentError(
+            f"stages of {widths} channels cannot be normalised in groups of {channels_per_group}: choose an embed_dim "
+            f"that halves {len(widths) - 1} times to a multiple of {channels_per_group}"
+        )
+
+
+def _convolution(
+    inputs: int, outputs: int, *, channels_per_group: int, size: int = 3, stride: int = 1
+) -> nn.Sequential:
     padding = (size - 1) // 2
     convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding, bias=False)
-    return nn.Sequential(convolution, nn.GroupNorm(outputs, outputs), nn.GELU())
+    return nn.Sequential(convolution, nn.GroupNorm(outputs // channels_per_group, outputs), nn.GELU())
 
 
 @register_model  # type: ignore[untyped-decorator]
 def compact_vit(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:  # noqa: FBT001, FBT002
     """Build the compact ViT: 112 px, patch 8, width 96, 4 blocks, 4 heads unless `kwargs` says otherwise."""
+    embed_layer = partial(ConvolutionalPatchEmbed, channels_per_group=kwargs.pop("channels_per_group", 8))
     settings = {
         "img_size": 112,
         "patch_size": 8,
@@ -73,7 +88,7 @@ def compact_vit(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:  
         "num_heads": 4,
         "mlp_ratio": 2.0,
         "weight_init": "jax",
-        "embed_layer": ConvolutionalPatchEmbed,
+        "embed_layer": embed_layer,
         **kwargs,
     }
     return build_model_with_cfg(VisionTransformer, "compact_vit", pretrained, **settings)

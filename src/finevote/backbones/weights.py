@@ -1,4 +1,4 @@
-"""Weights from files and the hub: read safely, renamed to timm's keys, and loaded with nothing missing and nothing left over."""
+"""Weights from files and the hub: read safely, renamed to timm's keys, nothing missing and nothing left over."""
 
 import pickle
 import warnings
@@ -47,8 +47,8 @@ def load_hub_weights(vit: VisionTransformer, hub_id: str) -> None:
         tensors = load_state_dict_from_hf(hub_id, weights_only=True)
     except Exception as error:  # the hub client raises many kinds, all meaning: the weights are not to be had
         raise WeightsError(
-            f"the weights {hub_id} could not be fetched ({type(error).__name__}: {_first_line(error)}): go online once, "
-            "give a file by --set model.weights=PATH, or start from random weights by --set model.weights=none"
+            f"the weights {hub_id} could not be fetched ({type(error).__name__}: {_first_line(error)}): "
+            "go online once, give a file by --set model.weights=PATH, or start from random ones by model.weights=none"
         ) from error
     _load_tensors(vit, tensors, origin=hub_id)
 
@@ -137,7 +137,9 @@ def _report(*, missing: set[str], unexpected: set[str], reshaped: list[str], ori
         if keys
     ]
     if problems:
-        raise WeightsError(f"{origin} does not fit the model; {'; '.join(problems)}. Choose the backbone it was made for")
+        raise WeightsError(
+            f"{origin} does not fit the model; {'; '.join(problems)}. Choose the backbone it was made for"
+        )
 
 
 def _first_line(error: BaseException) -> str:
