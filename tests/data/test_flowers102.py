@@ -75,9 +75,9 @@ def test_labels_outside_the_classes_are_told(flowers):
 
 
 def test_the_real_photographs_are_read_as_published():
-    root = Path(os.environ.get("FINEVOTE_FLOWERS102", Path(__file__).parents[3] / "shared" / "flowers102"))
+    root = Path(os.environ.get("FINEVOTE_FLOWERS102", Path(__file__).parents[2] / "data" / "flowers102"))
     if not flowers102.is_flowers102(root):
-        pytest.skip("Flowers-102 is not here: set FINEVOTE_FLOWERS102 to its folder")
+        pytest.skip("Flowers-102 is not in data/flowers102: put it there, or set FINEVOTE_FLOWERS102 to its folder")
     source = open_source(root, splits=("train", "val"))
     for split in ("train", "val"):
         counts = Counter(record.label for record in source.splits[split])

@@ -21,7 +21,6 @@ def test_an_unknown_split_is_told(tmp_path):
 
 
 def test_synthetic_gives_the_splits_asked_for():
-    pytest.importorskip("finevote.data.synthetic")
     source = open_source("synthetic", splits=("train", "val"))
     assert set(source.splits) == {"train", "val"}
     record = source.splits["train"][0]

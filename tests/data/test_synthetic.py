@@ -176,6 +176,14 @@ def test_colour_alone_does_not_tell_the_species():
     assert color_histogram_accuracy(images["train"], labels["train"], images["test"], labels["test"]) < 0.25
 
 
+@pytest.mark.slow
+def test_colour_alone_does_not_tell_the_species_of_the_set_as_it_is():
+    source = synthetic_source(splits=("train", "test"))
+    images = {split: map(source.read, records) for split, records in source.splits.items()}
+    labels = {split: [record.label for record in records] for split, records in source.splits.items()}
+    assert color_histogram_accuracy(images["train"], labels["train"], images["test"], labels["test"]) < 0.40
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

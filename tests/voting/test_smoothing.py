@@ -63,6 +63,18 @@ def test_learnable_kernels_start_as_the_fixed_one_and_get_a_gradient_through_the
     assert smoothing.kernels.grad.abs().sum() > 0
 
 
+@given(seed=st.integers(0, 1000), grid=grids, dilations=dilation_sets, scale=st.floats(1e-3, 1e3), data=st.data())
+def test_gates_equal_exactly_one(seed, grid, dilations, scale, data):
+    ballots = random_ballots(seed, grid)
+    smoothing = BallotSmoothing(dilations=dilations, learnable=True)
+    with torch.no_grad():
+        smoothing.kernels.mul_(scale).add_(torch.randn(smoothing.kernels.shape))  # learnt kernels may turn negative
+    enhanced = smoothing(ballots, grid)
+    num_selected = data.draw(st.integers(1, ballots.shape[1]))
+    gates = straight_through_gates(enhanced, enhanced.argsort(1, descending=True)[:, :num_selected])
+    assert torch.equal(gates, torch.ones(2, num_selected, 1))
+
+
 def test_a_step_along_the_gradient_raises_the_score_of_a_rewarded_patch():
     ballots, grid = random_ballots(1, (5, 5), images=1), (5, 5)
     smoothing = BallotSmoothing(dilations=(1,), learnable=True)
