@@ -242,6 +242,14 @@ class TestDataShow:
         with Image.open(tmp_path / "sheet.png") as sheet:
             assert sheet.width > 500
 
+    @pytest.mark.slow
+    def test_the_drawn_birds_are_counted_and_drawn(self, run, tmp_path):
+        code, out, _ = run("data", "show", "synthetic", "--out", tmp_path / "birds.png", "--per-class", 1)
+        assert code == 0
+        assert "synthetic: 12 classes; images: 960 train, 240 val, 480 test" in out
+        with Image.open(tmp_path / "birds.png") as sheet:
+            assert sheet.width > 500
+
     def test_the_sheet_is_bounded_by_leaving_classes_out_evenly(self, photographs, monkeypatch):
         from finevote.data.registry import open_source
 

@@ -84,6 +84,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 @pytest.mark.parametrize("limit_of_pillow", [Image.MAX_IMAGE_PIXELS, None])
 def test_a_decompression_bomb_is_refused_without_decoding(tmp_path, monkeypatch, limit_of_pillow):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit_of_pillow)
+    monkeypatch.setattr(Image, "WARN_POSSIBLE_FORMATS", True)  # so that a file not known for a PNG is told with why
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"")
     (tmp_path / "bomb.png").write_bytes(content)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from lightning.fabric import Fabric
+from torch.nn.functional import one_hot
 
 from finevote.build import build_loss, build_model
 from finevote.training.step import accumulate
@@ -73,10 +74,13 @@ def test_the_noise_is_really_on():
 
 def test_soft_targets_are_used_and_accuracy_counts_hard_labels():
     batch = make_batch()
-    soft = torch.full((8, 4), 0.25)
-    blended, _ = gradients(micro_batch=None, weight=0.0, batch=batch._replace(targets=soft))
-    hard, _ = gradients(micro_batch=None, weight=0.0, batch=batch)
+    answers = build_model(tiny_config(), num_classes=4)(batch.images).logits.argmax(1)
+    labels = torch.where(torch.arange(8) < 3, answers, (answers + 1) % 4)  # three of eight are right
+    soft = 0.4 * one_hot(labels, 4) + 0.6 * one_hot(answers, 4)  # the larger share is right for all eight
+    blended, of_soft = gradients(micro_batch=2, weight=0.0, batch=batch._replace(labels=labels, targets=soft))
+    hard, of_hard = gradients(micro_batch=2, weight=0.0, batch=batch._replace(labels=labels))
     assert not torch.allclose(blended["head.classifier.weight"], hard["head.classifier.weight"])
+    assert (of_soft.num_correct, of_hard.num_correct) == (3, 3)
 
 
 def test_the_plain_backbone_reports_no_picks():
