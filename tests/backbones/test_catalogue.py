@@ -94,17 +94,6 @@ def test_a_model_without_published_weights_says_so():
         build_backbone("compact_vit", image_size=(32, 32), weights="auto")
 
 
-def test_the_compact_vit_is_independent_of_its_batch():
-    backbone = build_backbone("compact_vit", image_size=(32, 32))
-    images = torch.randn(4, 3, 32, 32)
-    torch.testing.assert_close(backbone.embed(images)[:1], backbone.embed(images[:1]))
-
-
-def test_a_patch_that_convolutions_cannot_reach_is_refused():
-    with pytest.raises(ArgumentError, match="patch_size=12 of compact_vit must be a power of two"):
-        build_backbone("compact_vit", image_size=(48, 48), timm_args={"patch_size": 12})
-
-
 def test_building_prints_and_warns_nothing(caplog, capsys):
     with caplog.at_level(logging.WARNING):
         build_backbone("compact_vit", image_size=(32, 32))
