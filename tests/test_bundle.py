@@ -161,8 +161,21 @@ def test_settings_that_this_version_does_not_know_are_named_with_the_versions(bu
 
 def test_weights_that_do_not_fit_the_settings_are_refused(bundle):
     edit(bundle / MANIFEST_NAME, lambda content: content["class_names"].append("fourth"), resign=True)
-    with pytest.raises(BundleError, match=r"(?s)does not fit the model that its settings describe.*classifier"):
+    with pytest.raises(
+        BundleError, match=r"describe: 2 tensors differ \(head\.classifier\.bias is \(3,\) instead of \(4,\), head"
+    ):
         load_bundle(bundle)
+
+
+def test_of_many_tensors_that_do_not_fit_a_few_are_named(bundle):
+    edit(
+        bundle / MANIFEST_NAME, lambda content: content["config"]["model"]["backbone_args"].update(depth=6), resign=True
+    )
+    with pytest.raises(
+        BundleError, match=r"does not fit .*: \d\d tensors differ \(.* is missing instead of \(.*, \.\.\.\): copy"
+    ) as caught:
+        load_bundle(bundle)
+    assert len(str(caught.value)) < 700
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):

@@ -11,9 +11,11 @@ from PIL import Image
 
 import finevote.training.fit
 from finevote import cli, measure, predictor
-from finevote.config import load_config
+from finevote.config import dump_config, load_config
 from finevote.errors import RunError
+from finevote.training import loop
 from finevote.types import Ranked
+from tests.training.helpers import changed, make_photographs, tiny_config
 
 
 @pytest.fixture
@@ -58,6 +60,19 @@ class TestErrors:
         assert code == 1
         assert err == "error: unexpected ZeroDivisionError: two lines (run it again with --debug for the trace)\n"
 
+    def test_an_error_in_a_loader_process_is_its_plain_sentence(self, run, monkeypatch, tmp_path):
+        photographs, build_parts = make_photographs(tmp_path / "photographs"), loop.build_parts
+
+        def build_then_delete(*arguments, **options):
+            (photographs / "train" / "red" / "0.png").unlink()
+            return build_parts(*arguments, **options)
+
+        monkeypatch.setattr(loop, "build_parts", build_then_delete)
+        (tmp_path / "tiny.yaml").write_text(dump_config(changed(tiny_config(epochs=1), "data", num_workers=1)))
+        code, _, err = run("fit", photographs, "--recipe", tmp_path / "tiny.yaml", "--out", tmp_path / "run")
+        assert code == 2
+        assert err == f"error: cannot read the image {photographs}/train/red/0.png: No such file or directory\n"
+
     @pytest.mark.parametrize("arguments", [("--debug", "evaluate", "a-run"), ("evaluate", "a-run", "--debug")])
     def test_debug_shows_the_trace_wherever_it_stands(self, monkeypatch, arguments):
         monkeypatch.setattr(measure, "evaluate", fail_with(RunError("no such run")))
@@ -101,6 +116,12 @@ class TestFit:
         assert (config.name, config.training.epochs, data) == ("demo", 3, "photos")
         assert keywords == {"out": out_folder, "devices": 2, "skip_bad": True}
         assert f"finevote evaluate {tmp_path / 'run'}" in out
+
+    @pytest.mark.parametrize(("rank", "printed"), [("0", True), ("1", False)])
+    def test_of_the_processes_of_torchrun_one_says_what_comes_next(self, run, monkeypatch, rank, printed):
+        monkeypatch.setattr(finevote.training.fit, "fit", lambda *_, **__: "a-run")
+        monkeypatch.setenv("RANK", rank)
+        assert bool(run("fit", "photos")[1]) is printed
 
     def test_without_a_recipe_it_takes_the_default(self, run, fitted):
         run("fit", "photos")

@@ -104,11 +104,17 @@ def test_unreadable_files_are_skipped_with_their_reasons(predictor, photo, tmp_p
 def test_folders_are_searched_at_any_depth_for_visible_images(predictor, tmp_path):
     expected = [paint(tmp_path / "a" / "deep" / "1.jpg"), paint(tmp_path / "a" / "2.PNG", format="png")]
     paint(tmp_path / "a" / "._2.png")
+    paint(tmp_path / "a" / ".thumbs" / "deep" / "1.png")
     (tmp_path / "a" / "notes.txt").write_text("no image")
     assert list_images([tmp_path / "a", expected[0]]) == sorted(expected)
     answers, unreadable = predictor.predict_files([tmp_path])
     assert [answer.image_id for answer in answers] == [str(path) for path in sorted(expected)]
     assert not unreadable
+
+
+def test_images_of_a_hidden_folder_count_when_it_is_given(tmp_path):
+    hidden = paint(tmp_path / ".photos" / "1.png")
+    assert list_images([tmp_path / ".photos"]) == [hidden]
 
 
 def test_a_folder_without_images_is_reported(predictor, tmp_path):

@@ -31,6 +31,7 @@ from finevote.types import Preprocessing
 FORMAT_VERSION = 1
 MANIFEST_NAME, WEIGHTS_NAME = "bundle.json", "model.safetensors"
 _PACKAGES = ("finevote", "torch", "torchvision", "timm", "safetensors")
+_NUM_NAMED = 4  # tensors in an error
 _ADVICE = "copy the bundle again from where it came, or write it anew with `finevote fit`"
 
 
@@ -189,6 +190,18 @@ def _find_change(path: Path, entry: FileEntry) -> str | None:
 def _load_state(model: nn.Module, path: Path) -> None:
     try:
         state: dict[str, Tensor] = load_file(path)
-        model.load_state_dict(state, strict=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise BundleError(f"{path} does not fit the model that its settings describe: {error}") from error
+    except SafetensorError as error:
+        raise BundleError(f"cannot read {path} ({error}): {_ADVICE}") from error
+    wanted, got = ({name: tuple(tensor.shape) for name, tensor in some.items()} for some in (model.state_dict(), state))
+    differing = sorted({name for name, _ in wanted.items() ^ got.items()})
+    if differing:
+        named = ", ".join(
+            f"{name} is {got.get(name, 'missing')} instead of {wanted.get(name, 'absent')}"
+            for name in differing[:_NUM_NAMED]
+        )
+        rest = ", ..." if len(differing) > _NUM_NAMED else ""
+        raise BundleError(
+            f"{path} does not fit the model that its settings describe: {len(differing)} tensors differ "
+            f"({named}{rest}): {_ADVICE}"
+        )
+    model.load_state_dict(state, strict=True)

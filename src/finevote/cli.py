@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import os
 import sys
 from dataclasses import replace
 from enum import StrEnum
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Never
 
 import typer
 
-from finevote.errors import ArgumentError, DataError, FinevoteError
+from finevote.errors import ArgumentError, DataError, FinevoteError, plain_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ def main() -> None:
     except FinevoteError as error:
         if debug:
             raise
-        _stop(str(error), code=2)
+        _stop(plain_message(error), code=2)
     except Exception as error:
         if debug:
             raise
@@ -131,7 +132,10 @@ def fit(
 
         config = load_config(recipe or DEFAULT_RECIPE, overrides or ())
         run = training.fit(config, data, out=out, devices=devices, skip_bad=skip_bad)
-    typer.echo(f"next: finevote evaluate {run}\n      finevote figure {run}\n      finevote predict {run} PHOTOGRAPHS")
+    if os.environ.get("RANK", "0") == "0":  # torchrun runs this command in every process
+        typer.echo(
+            f"next: finevote evaluate {run}\n      finevote figure {run}\n      finevote predict {run} PHOTOGRAPHS"
+        )
 
 
 def _refuse_with_resume(**options: object) -> None:

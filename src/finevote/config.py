@@ -36,8 +36,12 @@ class DataConfig(_Section):
     randaugment: Annotated[int, Field(ge=0)] = Field(0, description="operations an image; 0: off")
     randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="0 to 30")
     random_erasing: Fraction = Field(0.0, description="probability of erasing a rectangle")
-    mixup: Annotated[float, Field(ge=0.0)] = Field(0.0, description="Beta parameter; 0: off; not with the triplet")
-    cutmix: Annotated[float, Field(ge=0.0)] = Field(0.0, description="Beta parameter; 0: off; not with the triplet")
+    mixup: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="Beta parameter, blends within a process's rows; 0: off; not with the triplet"
+    )
+    cutmix: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="Beta parameter, blends within a process's rows; 0: off; not with the triplet"
+    )
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of training images held out where the data set has no validation split"
     )

@@ -1,6 +1,7 @@
 """The exception tree. Every message says what was wrong, what was got, what is allowed and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -45,6 +46,22 @@ class MissingExtraError(FinevoteError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'finevote[{extra}]'")
+
+
+def find_known_error(trace: str) -> FinevoteError | None:
+    """Return the error of this package that ended another process, from the text of its trace."""
+    last_of_chain = r".*^finevote\.errors\.(\w+): (?!.*^Traceback )(.*)\Z"
+    match = re.match(last_of_chain, trace, re.MULTILINE | re.DOTALL)
+    kinds = {kind.__name__: kind for kind in FinevoteError.__subclasses__()}
+    if match is None or match.group(1) not in kinds:
+        return None
+    kind = kinds[match.group(1)]
+    return kind.__new__(kind, match.group(2).strip())  # without `__init__`, which may put a message together
+
+
+def plain_message(error: FinevoteError) -> str:
+    """Return the message alone of an error that may come, with its trace for a message, from a loader process."""
+    return str(find_known_error(str(error)) or error)
 
 
 def suggest(got: str, allowed: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from finevote.build import build_eval_loader
 from finevote.bundle import MANIFEST_NAME, Bundle, load_bundle
 from finevote.data.images import IMAGE_SUFFIXES, read_image, upright_rgb
 from finevote.data.transforms import eval_transform, resize_image
+from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, BundleError, DataError
 from finevote.evaluation.metrics import rank_classes, softmax
 from finevote.evaluation.predict import evaluation_mode, predict
@@ -175,15 +176,22 @@ def find_bundle(path: Path) -> Path:
 def list_images(paths: Sequence[Path | str]) -> list[Path]:
     """Return the files as they are and the visible images at any depth of the folders, by name; each path once.
 
-    A folder without images is returned itself, so that whoever reads the list reports it.
+    What is in a hidden folder is hidden too. A folder without images is returned itself, so that whoever reads the list
+    reports it.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(
-            file for file in path.rglob("[!.]*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            file
+            for file in path.rglob("[!.]*")
+            if file.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(file.relative_to(path)) and file.is_file()
         )
         found += inside or [path]
     return list(dict.fromkeys(found))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _open(image: ImageLike) -> Image.Image:
@@ -219,7 +227,7 @@ def _check_top(top: int) -> None:
 
 def _find_device(device: torch.device | str) -> torch.device:
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(find_accelerator())
     try:
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError) as error:

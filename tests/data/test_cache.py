@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from finevote.data.cache import DiskCache, MemoryCache, available_bytes
+from finevote.data.cache import DiskCache, MemoryCache, _free_in_container, available_bytes
 from finevote.data.images import read_record
 from finevote.data.transforms import resize_image
 from finevote.errors import DataError
@@ -103,3 +103,15 @@ def test_the_memory_cache_decodes_once_an_image(record):
 
 def test_some_memory_is_available_but_no_more_than_a_machine_has():
     assert 2**20 < available_bytes() < 2**50
+
+
+@pytest.mark.parametrize(("limit", "free"), [("1000", 450), ("600", 50), ("500", 0), ("max", None)])
+def test_a_container_leaves_its_limit_less_what_is_used_but_for_file_caches(tmp_path, limit, free):
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 550\nfile 150\ninactive_file 150\n")
+    assert _free_in_container(tmp_path) == free
+
+
+def test_outside_a_container_there_is_no_limit(tmp_path):
+    assert _free_in_container(tmp_path) is None

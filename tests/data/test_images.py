@@ -92,6 +92,14 @@ def test_a_decompression_bomb_is_refused_without_decoding(tmp_path, monkeypatch,
         read_image(tmp_path / "bomb.png")
 
 
+def test_an_image_between_the_warning_of_pillow_and_its_limit_is_read_silently(tmp_path, monkeypatch, paint):
+    path = paint(tmp_path / "large.png", size=(16, 12))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.warns(Image.DecompressionBombWarning), Image.open(path):
+        pass
+    assert read_image(path).size == (16, 12)  # warnings are errors here
+
+
 def make_source(paths: list[Path]) -> DataSource:
     records = tuple(Record(path.name, number % 2, path) for number, path in enumerate(paths))
     return DataSource("set", ("a", "b"), {"train": records}, read_record)

@@ -10,7 +10,7 @@ from PIL import Image
 from finevote.build import build_model
 from finevote.bundle import load_bundle
 from finevote.config import config_from_values
-from finevote.errors import DataError, RunError
+from finevote.errors import DataError, FinevoteError, RunError
 from finevote.run_folder import RunFolder
 from finevote.training import loop
 from finevote.training.checkpoint import load_checkpoint
@@ -243,6 +243,39 @@ def test_bad_photographs_stop_it_before_anything_is_made(tmp_path):
     with pytest.raises(DataError, match=r"1 images cannot be read"):
         fit(tiny_config(), root, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("model", {"weights": "gone.pth"}, "no weight file at gone.pth"),
+        ("training", {"batch_size": 8, "images_per_class": 2}, "classes"),
+        ("data", {"resize": 24}, "is smaller than the image size"),
+    ],
+)
+def test_settings_that_cannot_be_built_leave_the_name_free(section, values, message, exists, photographs, tmp_path):
+    if exists:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(FinevoteError, match=message):
+        fit(changed(tiny_config(), section, **values), photographs, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert RunFolder(fit(tiny_config(epochs=1), photographs, out=tmp_path / "run")).bundle.is_dir()
+
+
+@pytest.mark.slow
+def test_an_error_in_a_process_of_several_leaves_the_name_free(photographs, tmp_path):
+    with pytest.raises(FinevoteError, match=r"no weight file at gone\.pth"):
+        fit(changed(tiny_config(), "model", weights="gone.pth"), photographs, out=tmp_path / "run", devices=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_rows_is_kept_when_an_error_stops_it(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "STEPS_BETWEEN_ROWS", 1)
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: (_ for _ in ()).throw(DataError("gone")))
+    with pytest.raises(DataError, match="gone"):
+        fit(tiny_config(epochs=1), photographs, out=tmp_path / "run")
+    assert len(rows_of(RunFolder(tmp_path / "run"), "step")) == 3
 
 
 def test_a_folder_that_is_taken_is_refused(photographs, finished):

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from finevote.errors import ConfigError, DataError
-from finevote.training.launch import _find_known_error, listen_for_stop, make_fabric
+from finevote.errors import ConfigError
+from finevote.training.launch import listen_for_stop, make_fabric
 
 
 def send(number):
@@ -13,13 +13,13 @@ def send(number):
 
 
 def test_fp16_needs_a_gpu(monkeypatch):
-    monkeypatch.setattr("finevote.training.launch._find_accelerator", lambda: "cpu")
+    monkeypatch.setattr("finevote.training.launch.find_accelerator", lambda: "cpu")
     with pytest.raises(ConfigError, match=r"training\.precision=fp16 needs a GPU.*: use bf16 or fp32"):
         make_fabric(devices=1, precision="fp16")
 
 
 def test_more_devices_than_gpus_are_refused(monkeypatch):
-    monkeypatch.setattr("finevote.training.launch._find_accelerator", lambda: "mps")
+    monkeypatch.setattr("finevote.training.launch.find_accelerator", lambda: "mps")
     with pytest.raises(ConfigError, match=r"--devices 2 asks for more than the 1 GPUs of this machine: lower it"):
         make_fabric(devices=2, precision="fp32")
 
@@ -62,18 +62,3 @@ def test_outside_the_main_thread_nothing_is_handled():
     thread.start()
     thread.join()
     assert requests == [False]
-
-
-def test_an_error_of_ours_in_another_process_is_known_again():
-    trace = (
-        "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n"
-        '  File "loop.py", line 1, in run\nfinevote.errors.DataError: 2 images cannot be read:\n  a.jpg\n  b.jpg\n'
-    )
-    error = _find_known_error(trace)
-    assert isinstance(error, DataError)
-    assert str(error) == "2 images cannot be read:\n  a.jpg\n  b.jpg"
-
-
-@pytest.mark.parametrize("trace", ["RuntimeError: out of memory", "finevote.errors.NoSuchError: what"])
-def test_any_other_error_is_not(trace):
-    assert _find_known_error(trace) is None

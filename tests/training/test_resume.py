@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -6,6 +7,7 @@ import textwrap
 
 import pytest
 
+from finevote.bundle import load_bundle
 from finevote.config import dump_config
 from finevote.errors import DataError, RunError
 from finevote.run_folder import RunFolder
@@ -112,6 +114,39 @@ def test_a_run_without_a_checkpoint_starts_from_the_beginning(photographs, unint
         with pytest.raises(KeyboardInterrupt):
             fit(tiny_config(), photographs, out=tmp_path / "run")
     assert_same_run(resume(tmp_path / "run"), uninterrupted)
+
+
+def test_rows_from_before_the_first_checkpoint_are_written_again(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "STEPS_BETWEEN_ROWS", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "_close_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny_config(epochs=1), photographs, out=tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    assert [row["step"] for row in loop.MetricsLog(run.metrics_jsonl).rows()] == [1, 2, 3]
+    with run.metrics_jsonl.open("a", encoding="utf-8") as file:
+        file.write('{"kind": "st')
+    resume(run.path)
+    rows = [json.loads(line) for line in run.metrics_jsonl.read_text(encoding="utf-8").splitlines()]
+    assert [(row["kind"], row["step"]) for row in rows] == [("step", 1), ("step", 2), ("step", 3), ("epoch", 3)]
+
+
+@pytest.mark.parametrize("num_saved", [1, 2])
+def test_a_run_killed_between_its_two_checkpoints_can_go_on(num_saved, photographs, tmp_path, monkeypatch):
+    save_checkpoint, saved = loop.save_checkpoint, []
+
+    def save_or_die(path, state):
+        save_checkpoint(path, state)
+        saved.append(path)
+        if len(saved) == num_saved:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny_config(epochs=1), photographs, out=tmp_path / "run")
+    run = RunFolder(resume(tmp_path / "run"))
+    assert load_bundle(run.bundle).manifest.details["best_epoch"] == 1
 
 
 def test_a_finished_run_says_so(uninterrupted):

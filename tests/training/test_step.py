@@ -5,6 +5,7 @@ from torch.nn.functional import one_hot
 
 from finevote.build import build_loss, build_model
 from finevote.training.step import accumulate
+from finevote.training.telemetry import CollapseWatch
 from finevote.types import Batch
 from tests.models import tiny_config
 
@@ -87,3 +88,14 @@ def test_the_plain_backbone_reports_no_picks():
     _, result = gradients(micro_batch=4, model__voting__enabled=False)
     assert result.layer_picks is None
     assert set(result.losses) == {"part", "triplet", "total"}
+
+
+@pytest.mark.parametrize("margin", [1.0, "soft"])
+@pytest.mark.parametrize("all_equal", [True, False])
+def test_a_collapse_is_seen_in_the_figures_of_a_step_whose_embeddings_are_all_equal(margin, all_equal):
+    batch = make_batch()
+    if all_equal:
+        batch = batch._replace(images=batch.images[:1].expand_as(batch.images))
+    _, result = gradients(micro_batch=None, batch=batch, loss__triplet_margin=margin)
+    watch = CollapseWatch(margin=margin, patience=1)
+    assert watch.see(triplet=result.losses["triplet"].item(), spread=result.embedding_spread.item()) is all_equal

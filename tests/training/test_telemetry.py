@@ -55,6 +55,19 @@ def test_rows_after_a_checkpoint_are_dropped(tmp_path):
     assert [json.loads(line) for line in log.path.read_text(encoding="utf-8").splitlines()] == rows[:3]
 
 
+def test_warnings_are_kept_by_their_step_and_not_by_their_epoch(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (20, 22):
+        log.write({"kind": "warning", "epoch": 2, "step": step, "message": "collapsed"})
+    log.keep_until(step=21, num_epochs=1)  # stopped in epoch 2
+    assert [row["step"] for row in log.rows()] == [20]
+
+
+def test_nothing_is_made_where_there_are_no_rows(tmp_path):
+    MetricsLog(tmp_path / "metrics.jsonl").keep_until(step=0, num_epochs=0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_told(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl: No space left on device: make room"):

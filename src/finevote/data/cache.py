@@ -108,9 +108,9 @@ def default_cache_folder() -> Path:
 def available_bytes() -> int:
     """Return the memory that can be shared now: what is free, within the container's and /dev/shm's limits."""
     limits = [_free_memory()]
-    container = Path("/sys/fs/cgroup/memory.max")
-    if container.exists() and (text := container.read_text().strip()).isdigit():
-        limits.append(int(text))
+    in_container = _free_in_container(Path("/sys/fs/cgroup"))
+    if in_container is not None:
+        limits.append(in_container)
     shared = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory; only its size is read
     if shared.exists():
         limits.append(shutil.disk_usage(shared).free)
@@ -122,6 +122,19 @@ def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     tensor = torch.zeros(shape, dtype=dtype)
     tensor.share_memory_()  # type: ignore[no-untyped-call]
     return tensor
+
+
+def _free_in_container(group: Path) -> int | None:
+    """Return what a control group (version 2) leaves free, file caches that give way included; None: no limit."""
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        figures = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except OSError:
+        return None
+    if not limit.isdigit():
+        return None
+    return max(0, int(limit) - used + int(figures["inactive_file"]))
 
 
 def _free_memory() -> int:

@@ -1,9 +1,12 @@
 """Reading photographs, and finding those that cannot be read before anything depends on them."""
 
+import threading
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,6 +17,7 @@ from finevote.types import DataSource, Record
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 MAX_PIXELS = 178_956_970  # a quarter of a gigapixel is a mistake or an attack; Pillow's own limit is the same
 MIN_SIDE = 8
+_opening = threading.Lock()  # the filters of warnings belong to all threads
 
 
 def read_image(path: Path) -> Image.Image:
@@ -23,8 +27,8 @@ def read_image(path: Path) -> Image.Image:
         DataError: the file is missing, truncated, corrupt, over 178,956,970 pixels, or under 8 pixels a side.
     """
     try:
-        with Image.open(path) as image:
-            return upright_rgb(image)
+        with path.open("rb") as file:
+            return upright_rgb(_open_quietly(file))
     except Exception as error:  # a decoder may raise anything at all on a broken file
         raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
 
@@ -96,6 +100,13 @@ def without(source: DataSource, image_ids: Collection[str]) -> DataSource:
         return source
     note = f"left out as unreadable: {num_before - num_after} of {num_before} images"
     return replace(source, splits=splits, notes=(*source.notes, note))
+
+
+def _open_quietly(file: BinaryIO) -> Image.Image:
+    """Read the header, without Pillow's warning from half of the pixels on that it refuses: `_check_size` decides."""
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file)
 
 
 def _check_size(image: Image.Image) -> None:

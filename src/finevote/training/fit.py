@@ -14,7 +14,7 @@ from finevote.errors import RunError
 from finevote.run_folder import RunFolder
 from finevote.training.launch import launch, make_fabric, started_by_torchrun
 from finevote.training.loop import Training
-from finevote.training.prepare import move_data, prepare_run
+from finevote.training.prepare import move_data, prepare_run, removed_unless_learned
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def fit(config: Config, data: str | Path, *, out: Path | None = None, devices: int = 1, skip_bad: bool = False) -> Path:
     """Train a classifier and return its run folder, which then holds `bundle/` from the best epoch on validation.
 
-    The test split is never opened.
+    The test split is never opened. If it fails before anything was learned, no run folder is left behind.
 
     Args:
         config: the settings.
@@ -47,7 +47,8 @@ def fit(config: Config, data: str | Path, *, out: Path | None = None, devices: i
         path = fabric.broadcast(path)
     if path is None:
         raise RunError("the first process made no run folder")
-    return _train_everywhere(fabric, path)
+    with removed_unless_learned(RunFolder(path)) if fabric.is_global_zero else nullcontext():
+        return _train_everywhere(fabric, path)
 
 
 def resume(run: Path, *, devices: int = 1, data: str | Path | None = None) -> Path:

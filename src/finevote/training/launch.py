@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import re
 import signal
 import threading
 import warnings
@@ -23,8 +22,8 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from finevote import errors
-from finevote.errors import ConfigError, FinevoteError
+from finevote.devices import find_accelerator
+from finevote.errors import ConfigError, find_known_error
 
 ResultT = TypeVar("ResultT")
 _PRECISIONS: Mapping[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -45,7 +44,7 @@ def make_fabric(*, devices: int, precision: str) -> Fabric:
         ConfigError: more devices than there are, or fp16 on a CPU.
     """
     _quiet_libraries()
-    accelerator = _find_accelerator()
+    accelerator = find_accelerator()
     num_nodes = 1
     if started_by_torchrun():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -84,7 +83,7 @@ def launch(fabric: Fabric, function: Callable[..., ResultT], *args: Any) -> Resu
         with _pass_on_signals():
             result = fabric.launch(function, *args)
     except ProcessRaisedException as error:
-        known = _find_known_error(error.msg)
+        known = find_known_error(error.msg)
         raise known or error from None
     except ProcessExitedException as error:
         if error.signal_name in {"SIGKILL", "SIGINT"}:
@@ -172,25 +171,9 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
 
 
-def _find_accelerator() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def _check_devices(accelerator: str, *, devices: int, precision: str) -> None:
     available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(accelerator, devices)
     if devices > available:
         raise ConfigError(f"--devices {devices} asks for more than the {available} GPUs of this machine: lower it")
     if precision == "fp16" and accelerator == "cpu":
         raise ConfigError("training.precision=fp16 needs a GPU, but this machine has none: use bf16 or fp32")
-
-
-def _find_known_error(trace: str) -> FinevoteError | None:
-    """Return the error of this package that ended a spawned process, from the text of its trace."""
-    match = re.search(r"^finevote\.errors\.(\w+): (.*)\Z", trace, re.MULTILINE | re.DOTALL)
-    kind = getattr(errors, match.group(1), None) if match else None
-    if match is None or kind is None:
-        return None
-    known: FinevoteError = kind(match.group(2).strip())
-    return known

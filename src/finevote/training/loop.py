@@ -197,10 +197,12 @@ class Training:
         if all(math.isfinite(value) for value in checked.values()):
             return
         terms = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        last = self.folder.last_checkpoint
+        kept = f"; checkpoints from before are kept in {last.parent}" if last.exists() else ""
         raise RunError(
             f"step {self.position.step + 1} of epoch {self.position.epoch + 1} gave numbers that are not finite "
             f"({terms}): start a new run with a lower optim.lr, more optim.warmup_epochs, optim.clip_norm=1, or "
-            f"training.precision=fp32; checkpoints from before are kept in {self.folder.path / 'checkpoints'}"
+            f"training.precision=fp32{kept}"
         )
 
     def _report_step(self, figures: Mapping[str, float], meter: Meter) -> None:
@@ -254,14 +256,18 @@ class Training:
                 "num_steps": position.means.num_steps,
             },
         }
-        save_checkpoint(self.folder.last_checkpoint, state)
-        if is_best:
+        if is_best:  # first: killed in between, the run goes on from the epoch before and writes it again
             save_checkpoint(self.folder.best_checkpoint, state)
+        save_checkpoint(self.folder.last_checkpoint, state)
 
     def _resume(self) -> None:
-        """Take over the last checkpoint, if there is one."""
-        if not self.folder.last_checkpoint.exists():
-            return
+        """Take over the last checkpoint, if there is one, and drop the rows of what will be done again."""
+        if self.folder.last_checkpoint.exists():
+            self._load_state()
+        if self.fabric.is_global_zero:
+            self.log.keep_until(step=self.num_steps_done, num_epochs=self.position.epoch)
+
+    def _load_state(self) -> None:
         state = load_checkpoint(self.folder.last_checkpoint)
         if state["config_hash"] != config_hash(self.config):
             raise RunError(
@@ -273,8 +279,6 @@ class Training:
         place = dict(state["position"])
         means = RunningMeans(place.pop("sums"), place.pop("num_steps"))
         self.position = Position(**place, means=means)
-        if self.fabric.is_global_zero:
-            self.log.keep_until(step=self.num_steps_done, num_epochs=self.position.epoch)
 
     def _print_start(self) -> None:
         if self.num_steps_done:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from finevote.config import Config, dump_config
 from finevote.data.images import find_unreadable, without
 from finevote.data.registry import open_source
 from finevote.data.splits import describe_split, restore_split, with_validation
-from finevote.errors import DataError
+from finevote.errors import DataError, FinevoteError
 from finevote.files import atomic_write
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder, next_run_path
@@ -50,11 +52,24 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
     _check_classes(source)
     path = out or next_run_path(Path("runs"), f"{_slug(config.name)}-{_slug(source.name)}")
     run = RunFolder.create(path)
-    atomic_write(run.split_json, _json(describe_split(source)))
-    atomic_write(run.data_json, _json(_describe_data(data, source, unreadable)))
-    atomic_write(run.config_yaml, dump_config(config))
+    with removed_unless_learned(run):
+        atomic_write(run.split_json, _json(describe_split(source)))
+        atomic_write(run.data_json, _json(_describe_data(data, source, unreadable)))
+        atomic_write(run.config_yaml, dump_config(config))
     _print_notes(source, console)
     return run
+
+
+@contextmanager
+def removed_unless_learned(run: RunFolder) -> Iterator[None]:
+    """Remove a new run when a user's error stops it before it has learned anything, so that its name can be reused."""
+    try:
+        yield
+    except FinevoteError:
+        learned = (run.metrics_jsonl, run.last_checkpoint, run.best_checkpoint)
+        if not any(file.exists() for file in learned):
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def load_data(run: RunFolder, *, data: str | Path | None = None) -> DataSource:

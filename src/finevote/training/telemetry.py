@@ -57,9 +57,11 @@ class MetricsLog:
             ) from error
 
     def keep_until(self, *, step: int, num_epochs: int) -> None:
-        """Drop rows of steps and epochs after a checkpoint, which will be written again."""
+        """Drop the rows after a checkpoint, which will be written again; an epoch's row comes after its last step."""
+        if not self.path.exists():
+            return
         kept = [
-            row for row in self.rows() if row["step"] <= step and (row["kind"] == "step" or row["epoch"] <= num_epochs)
+            row for row in self.rows() if row["step"] <= step and (row["kind"] != "epoch" or row["epoch"] <= num_epochs)
         ]
         atomic_write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
