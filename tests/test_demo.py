@@ -70,7 +70,7 @@ def test_the_table_sets_the_classifier_beside_every_control():
 def test_the_votes_are_compared_with_the_area_of_the_parts():
     sentence = demo._vote_sentence(make_report_of(1, 4, PointingFigure(0.30, 0.06, 5.0, 4)))
     assert "30.0% of the final votes" in sentence
-    assert "cover 6.0% of the image" in sentence
+    assert "cover 6.0% of the view" in sentence
     assert "5.0 times as many" in sentence
 
 
