@@ -10,7 +10,7 @@ from finevote.types import ModelOutput
 
 
 class JointLoss(NamedTuple):
-    """(1 - a) CE(part) + a CE(complement) + w x triplet(embedding) (IELT, Eq. 14, and the triplet of this project).
+    """(1 - a) CE(part) + a CE(complement) + w x triplet(embedding) (docs/method.md, 8).
 
     Attributes:
         complement_weight: a in [0, 1]; without complement logits the loss is CE(part).

@@ -35,7 +35,7 @@ def cast_votes(rows: Tensor, *, num_votes: int) -> Tensor:
 
 
 def count_ballots(rows: Tensor, *, num_votes: int) -> Tensor:
-    """Return the ballot, count[i] = sum over h of [i in top-v of rows[h]] (IELT, Eq. 5; Xu et al. 2023).
+    """Return the ballot, count[i] = sum over h of [i in top-v of rows[h]] (IELT, Xu et al. 2023; docs/method.md, 2).
 
     Args:
         rows: (B, H, P) attention of CLS to the patches.

@@ -148,7 +148,7 @@ class VotingHead(nn.Module):
         return complement, second, gather_key_tokens(refined, second)
 
     def _classify_parts(self, features: Tensor, complement: Tensor | None, *, noise: Noise | None) -> Tensor:
-        """Return part logits, W x + b + assist, assist_c = softmax(complement)_c sum_d W[c, d] (IELT, Eq. 11-13)."""
+        """Return part logits, W x + b + assist, assist_c = softmax(complement)_c sum_d W[c, d] (docs/method.md, 7)."""
         logits: Tensor = self.classifier(self.dropout(features, noise))
         if self.assist and complement is not None:
             logits = logits + complement.softmax(-1) * self.classifier.weight.sum(1)

@@ -28,7 +28,7 @@ class RefinementStage(nn.Module):
     """One block and its norm over [CLS; tokens]: cross-layer refinement, and likewise the key block.
 
     Args:
-        layer: a transformer block with `attend rows` output.
+        layer: a transformer block that gives tokens and CLS rows.
         norm: the LayerNorm after it.
     """
 
@@ -52,7 +52,7 @@ class RefinementStage(nn.Module):
 
 
 def vote_again(rows: Tensor, *, num_votes: int, num_key_tokens: int) -> SecondVote:
-    """Vote over the selected tokens, unsmoothed; ties go to the higher mean attention (IELT, section III-C).
+    """Vote over the selected tokens, unsmoothed; ties go to the higher mean attention (docs/method.md, 6).
 
     Args:
         rows: (B, H, T) CLS attention of the refinement block, selected tokens only.
