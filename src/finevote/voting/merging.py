@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def merge_unselected(tokens: Tensor, scores: Tensor, selected: Tensor) -> Tensor:
-    """Return z = sum(s_i x_i) / (sum(s_i) + 1e-6) over the patches that were not selected.
+    """Return z = sum(s_i x_i) / (sum(s_i) + 1e-6) over the patches that were not selected (docs/method.md, 5).
 
     Args:
         tokens: (B, P, D) the layer's patch tokens x.

@@ -11,7 +11,7 @@ from finevote.errors import ArgumentError
 
 
 def rank_patches(scores: Tensor, mass: Tensor) -> Tensor:
-    """Return patch numbers (B, P), best first: by score, then by attention mass, then by the lower number.
+    """Return patch numbers (B, P), best first (docs/method.md, 4): by score, then by attention mass, then by the lower number.
 
     Vote counts are small whole numbers with many ties; breaking them by position credits whatever comes first.
 
@@ -71,7 +71,7 @@ def move_rates(
     momentum: float,
     by: Literal["yield", "count"],
 ) -> list[float]:
-    """Return the rates after one step of dynamic selection, r <- (1 - m) r + m r_new, summing to 1.
+    """Return the rates after one step of dynamic selection (docs/method.md, 9), r <- (1 - m) r + m r_new, summing to 1.
 
     By "count" r_new is the share of picks, as published; it feeds back on itself, since picks are in proportion to
     the tokens a layer offers. By "yield" it is the share of picks per token offered, which settles. A layer that

@@ -37,7 +37,7 @@ def convolve(ballots: Tensor, kernel: Tensor, *, grid: tuple[int, int], dilation
 class BallotSmoothing(nn.Module):
     """Element-wise maximum of a ballot convolved at each dilation.
 
-    A fixed kernel is [[1,2,1],[2,4,2],[1,2,1]] at every scale (docs/method.md, 3; IELT has the single scale `dilations=(1,)`).
+    A fixed kernel is [[1,2,1],[2,4,2],[1,2,1]] at every scale (docs/method.md, 3; IELT has `dilations=(1,)` only).
     With `learnable` each scale has a kernel of its own that starts there. Ranking alone would give it no gradient:
     `straight_through_gates` returns gates that are exactly 1 forward and carry the gradient of each selected token's
     score backward, so a kernel that raises the score of a useful token is rewarded.
