@@ -11,9 +11,10 @@ from finevote.errors import ArgumentError
 
 
 def rank_patches(scores: Tensor, mass: Tensor) -> Tensor:
-    """Return patch numbers (B, P), best first (docs/method.md, 4): by score, then by attention mass, then by the lower number.
+    """Return patch numbers (B, P), best first: by score, then by attention mass, then by the lower number.
 
-    Vote counts are small whole numbers with many ties; breaking them by position credits whatever comes first.
+    The order of docs/method.md, 4. Vote counts are small whole numbers with many ties; breaking them by position
+    credits whatever comes first.
 
     Args:
         scores: (B, P).
