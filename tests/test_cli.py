@@ -60,6 +60,15 @@ class TestErrors:
         assert code == 1
         assert err == "error: unexpected ZeroDivisionError: two lines (run it again with --debug for the trace)\n"
 
+    def test_a_list_in_a_message_keeps_its_lines(self, run, monkeypatch):
+        monkeypatch.setattr(measure, "evaluate", fail_with(RunError("2 images cannot be read\n  a.png\n  b.png")))
+        assert run("evaluate", "a-run")[2] == "error: 2 images cannot be read\n  a.png\n  b.png\n"
+
+    def test_a_path_without_permission_is_named(self, run, monkeypatch):
+        monkeypatch.setattr(measure, "evaluate", fail_with(PermissionError(13, "Permission denied", "a-run")))
+        message = "error: cannot open a-run: Permission denied: check its permissions\n"
+        assert run("evaluate", "a-run") == (2, "", message)
+
     def test_an_error_in_a_loader_process_is_its_plain_sentence(self, run, monkeypatch, tmp_path):
         photographs, build_parts = make_photographs(tmp_path / "photographs"), loop.build_parts
 
@@ -218,6 +227,11 @@ class TestPredict:
         code, _, err = run("predict", "a-run", "a.jpg", "broken.jpg")
         assert code == 0
         assert "skipped broken.jpg: truncated" in err
+
+    def test_paths_without_permission_are_left_to_the_predictor(self, run, predicts, monkeypatch, tmp_path):
+        predicts(ANSWERS)
+        monkeypatch.setattr(os, "access", lambda *_, **__: False)
+        assert run("predict", tmp_path, tmp_path)[0] == 0
 
     def test_no_readable_file_is_exit_code_2(self, run, predicts):
         predicts([], {"broken.jpg": "truncated"})

@@ -1,3 +1,6 @@
+import errno
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -119,6 +122,22 @@ def test_images_of_a_hidden_folder_count_when_it_is_given(tmp_path):
 
 def test_a_folder_without_images_is_reported(predictor, tmp_path):
     assert predictor.predict_files([tmp_path]) == ([], {tmp_path: "no images in this folder"})
+
+
+def test_a_folder_that_cannot_be_looked_into_is_reported_and_the_rest_predicted(predictor, tmp_path, monkeypatch):
+    photo, closed = paint(tmp_path / "a" / "1.png"), tmp_path / "a" / "closed"
+    paint(closed / "2.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path) == str(closed):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    answers, unreadable = predictor.predict_files([tmp_path / "a"])
+    assert [answer.image_id for answer in answers] == [str(photo)]
+    assert unreadable == {closed: "cannot look into this folder: Permission denied"}
 
 
 def test_progress_counts_every_file(predictor, photo, tmp_path):

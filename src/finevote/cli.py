@@ -47,13 +47,14 @@ class Split(StrEnum):
     TEST = "test"
 
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `finevote fit` makes it.")]
+# Paths are declared `readable=False` so that typer does not judge them: the commands have better messages.
+Run = Annotated[Path, typer.Argument(metavar="RUN", readable=False, help="A run folder, as `finevote fit` makes it.")]
 SplitOption = Annotated[Split, typer.Option(help="Each look at the test split is entered in the run's ledger.")]
 DataOption = Annotated[str | None, typer.Option(help="Where the data set lies now, if it has moved.")]
 
 
 def main() -> None:
-    """Run the command; a mistake of the user is one line and exit code 2, `--debug` shows the trace."""
+    """Run the command; a mistake of the user is a line, or one and a list, and exit code 2; `--debug` shows the trace."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     logging.basicConfig(format="%(message)s")
@@ -64,14 +65,19 @@ def main() -> None:
         if debug:
             raise
         _stop(plain_message(error), code=2)
+    except PermissionError as error:
+        if debug:
+            raise
+        _stop(f"cannot open {error.filename}: {error.strerror}: check its permissions", code=2)
     except Exception as error:
         if debug:
             raise
-        _stop(f"unexpected {type(error).__name__}: {error} (run it again with --debug for the trace)", code=1)
+        text = " ".join(str(error).splitlines())
+        _stop(f"unexpected {type(error).__name__}: {text} (run it again with --debug for the trace)", code=1)
 
 
 def _stop(message: str, *, code: int) -> Never:
-    typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
+    typer.echo(f"error: {message}", err=True)
     sys.exit(code)
 
 
@@ -166,8 +172,10 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder or a bundle folder.")],
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUTS...", help="Photographs, or folders of them.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help="A run folder or a bundle folder.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUTS...", readable=False, help="Photographs, or folders of them.")
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Write to a .csv or .jsonl file instead of printing.")] = None,
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class FinevoteError(Exception):
-    """Base of every error that a user can mend; the command prints its message on one line and exits 2."""
+    """Base of every error that a user can mend; the command prints its message, mostly of one line, and exits 2."""
 
 
 class ConfigError(FinevoteError):

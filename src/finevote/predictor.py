@@ -1,5 +1,6 @@
 """A finished classifier in use: photographs in, ranked class names out. Knows bundles, not trainings."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,7 +100,7 @@ class Predictor:
             try:
                 return self._prepare(read_image(path))
             except DataError as error:
-                reason = "no images in this folder" if path.is_dir() else str(error)
+                reason = _folder_problem(path) if os.path.isdir(path) else str(error)
                 return reason.removeprefix(f"cannot read the image {path}: ")
 
         with ThreadPoolExecutor() as pool:
@@ -176,22 +177,33 @@ def find_bundle(path: Path) -> Path:
 def list_images(paths: Sequence[Path | str]) -> list[Path]:
     """Return the files as they are and the visible images at any depth of the folders, by name; each path once.
 
-    What is in a hidden folder is hidden too. A folder without images is returned itself, so that whoever reads the list
-    reports it.
+    What is in a hidden folder is hidden too. A folder without images, or that cannot be looked into, is returned itself,
+    so that whoever reads the list reports it.
     """
+    return list(dict.fromkeys(found for path in map(Path, paths) for found in _images_in(path) or [path]))
+
+
+def _images_in(path: Path) -> list[Path]:
+    """Return the visible images at any depth of a folder, and the folders that cannot be looked into; by name."""
     found: list[Path] = []
-    for path in map(Path, paths):
-        inside = sorted(
-            file
-            for file in path.rglob("[!.]*")
-            if file.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(file.relative_to(path)) and file.is_file()
-        )
-        found += inside or [path]
-    return list(dict.fromkeys(found))
+    for folder, subfolders, names in os.walk(path, onerror=lambda error: found.append(Path(error.filename))):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        files = [Path(folder, name) for name in names if not name.startswith(".")]
+        found += [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and not _is_device(file)]
+    return sorted(found)
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _is_device(path: Path) -> bool:
+    """Tell pipes and the like, which one could wait on for ever, from files and from what cannot be looked at."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+def _folder_problem(path: Path) -> str:
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        return f"cannot look into this folder: {error.strerror}"
+    return "no images in this folder"
 
 
 def _open(image: ImageLike) -> Image.Image:
