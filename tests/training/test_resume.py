@@ -166,10 +166,24 @@ def stopped(photographs, tmp_path, monkeypatch):
 def test_a_cut_checkpoint_names_the_other_which_can_stand_in(stopped, uninterrupted):
     whole = stopped.last_checkpoint.read_bytes()
     stopped.last_checkpoint.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RunError, match=r"last\.pt is cut short.*best\.pt is there too: copy it to"):
+    with pytest.raises(RunError, match=r"last\.pt is cut short.*best\.pt is whole: copy it to"):
         resume(stopped.path)
     stopped.last_checkpoint.write_bytes(stopped.best_checkpoint.read_bytes())
     assert_same_run(resume(stopped.path), uninterrupted)
+
+
+def test_a_copy_of_the_last_checkpoint_does_not_pass_for_the_best(photographs, tmp_path, monkeypatch, capfd):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_beats", lambda _, best: best is None)  # the first epoch stays the best
+        patch.setattr(loop, "save_bundle", lambda *_, **__: (_ for _ in ()).throw(RunError("no bundle")))
+        with pytest.raises(RunError, match="no bundle"):
+            fit(tiny_config(epochs=2), photographs, out=tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    run.best_checkpoint.write_bytes(run.last_checkpoint.read_bytes())
+    with pytest.raises(RunError, match=r"best\.pt holds the weights after 2 epochs, but the best epoch is 1:"):
+        resume(run.path)
+    assert "all epochs are done, only the bundle is left to write" in capfd.readouterr().out
+    assert not run.bundle.exists()
 
 
 def test_changed_settings_are_refused(stopped):

@@ -15,6 +15,7 @@ from finevote.errors import RunError
 from finevote.files import atomic_file
 
 FORMAT = "finevote checkpoint 1"
+_START_ANEW = "start the run anew with another --out"
 _NOT_A_CHECKPOINT = (
     RuntimeError,
     ValueError,
@@ -40,18 +41,30 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return what `save_checkpoint` wrote, on the CPU. Nothing in the file can run code.
 
     Raises:
-        RunError: the file is missing, cut short or not ours; says which other checkpoint there is.
+        RunError: the file is missing, cut short or not ours, with what can be done; or it cannot be read.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RunError(f"there is no checkpoint {path}{_advise(path)}") from None
-    except _NOT_A_CHECKPOINT as error:
+        return _read(path)
+    except PermissionError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}; check its permissions") from None
+    except RunError as error:
+        raise RunError(f"{error}; {_advise(path)}") from None
+
+
+def load_best(path: Path) -> dict[str, Any]:
+    """Return the checkpoint of the best epoch.
+
+    Raises:
+        RunError: as `load_checkpoint`; or the weights are of another epoch than the figures.
+    """
+    state = load_checkpoint(path)
+    position = state["position"]
+    if position["step"] or not position["best"] or position["epoch"] != position["best"]["epoch"]:
+        best = position["best"]["epoch"] if position["best"] else "none"
         raise RunError(
-            f"{path} is cut short or is not a checkpoint of finevote ({_first_line(error)}){_advise(path)}"
-        ) from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise RunError(f"{path} is not a checkpoint of this version of finevote ({FORMAT!r}){_advise(path)}")
+            f"{path} holds the weights after {position['epoch']} epochs, but the best epoch is {best}: it is a copy of "
+            f"another checkpoint; put the right file back, or {_START_ANEW}"
+        )
     return state
 
 
@@ -60,12 +73,31 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(dump_config(config).encode()).hexdigest()
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Return the state in a file, or raise PermissionError or a RunError without advice."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except FileNotFoundError:
+        raise RunError(f"there is no checkpoint {path}") from None
+    except _NOT_A_CHECKPOINT as error:
+        raise RunError(f"{path} is cut short or is not a checkpoint of finevote ({_first_line(error)})") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise RunError(f"{path} is not a checkpoint of this version of finevote ({FORMAT!r})")
+    return state
+
+
 def _advise(path: Path) -> str:
-    """Say which of last.pt and best.pt can stand in for the other."""
-    other = path.with_name("best.pt" if path.name == "last.pt" else "last.pt")
-    if not other.is_file():
-        return "; there is no other checkpoint beside it: start the run anew with another --out"
-    return f"; {other} is there too: copy it to {path} and --resume goes on from its epoch"
+    """Say what can be done: best.pt can stand in for last.pt, but never the other way round."""
+    if path.name != "last.pt":
+        return f"no other file holds the weights of the best epoch: {_START_ANEW}"
+    best = path.with_name("best.pt")
+    try:
+        _read(best)
+    except (OSError, RunError):
+        return f"there is no other checkpoint beside it that can be read: {_START_ANEW}"
+    return f"{best} is whole: copy it to {path} and --resume goes on from its epoch"
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from finevote.explanation.figures import save_figure, training_curves
 from finevote.files import atomic_write
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
-from finevote.training.checkpoint import config_hash, load_checkpoint, save_checkpoint
+from finevote.training.checkpoint import config_hash, load_best, load_checkpoint, save_checkpoint
 from finevote.training.launch import StopRequest, listen_for_stop
 from finevote.training.optim import rate_table, schedule_factor, set_rates
 from finevote.training.parts import build_parts
@@ -281,6 +281,9 @@ class Training:
         self.position = Position(**place, means=means)
 
     def _print_start(self) -> None:
+        if self.position.epoch >= self.config.training.epochs:
+            self.console.print("all epochs are done, only the bundle is left to write", highlight=False)
+            return
         if self.num_steps_done:
             at = f"epoch {self.position.epoch + 1}, step {self.position.step + 1}"
             self.console.print(f"going on at {at}", highlight=False)
@@ -302,7 +305,7 @@ class Training:
         if not self.fabric.is_global_zero:
             return
         self._draw_curves()
-        best = load_checkpoint(self.folder.best_checkpoint)
+        best = load_best(self.folder.best_checkpoint)
         self.parts.load_state_dict(best)
         row = best["position"]["best"]
         save_bundle(
