@@ -54,7 +54,7 @@ DataOption = Annotated[str | None, typer.Option(help="Where the data set lies no
 
 
 def main() -> None:
-    """Run the command; a mistake of the user is a line, or one and a list, and exit code 2; `--debug` shows the trace."""
+    """Run the command; a mistake of the user is a plain message and exit code 2, `--debug` shows the trace."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     logging.basicConfig(format="%(message)s")

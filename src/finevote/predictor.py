@@ -1,6 +1,7 @@
 """A finished classifier in use: photographs in, ranked class names out. Knows bundles, not trainings."""
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,7 +101,7 @@ class Predictor:
             try:
                 return self._prepare(read_image(path))
             except DataError as error:
-                reason = _folder_problem(path) if os.path.isdir(path) else str(error)
+                reason = _folder_problem(path) if stat.S_ISDIR(_mode(path)) else str(error)
                 return reason.removeprefix(f"cannot read the image {path}: ")
 
         with ThreadPoolExecutor() as pool:
@@ -177,8 +178,8 @@ def find_bundle(path: Path) -> Path:
 def list_images(paths: Sequence[Path | str]) -> list[Path]:
     """Return the files as they are and the visible images at any depth of the folders, by name; each path once.
 
-    What is in a hidden folder is hidden too. A folder without images, or that cannot be looked into, is returned itself,
-    so that whoever reads the list reports it.
+    What is in a hidden folder is hidden too. A folder without images, or that cannot be looked into, is returned
+    itself, so that whoever reads the list reports it.
     """
     return list(dict.fromkeys(found for path in map(Path, paths) for found in _images_in(path) or [path]))
 
@@ -186,16 +187,24 @@ def list_images(paths: Sequence[Path | str]) -> list[Path]:
 def _images_in(path: Path) -> list[Path]:
     """Return the visible images at any depth of a folder, and the folders that cannot be looked into; by name."""
     found: list[Path] = []
-    for folder, subfolders, names in os.walk(path, onerror=lambda error: found.append(Path(error.filename))):
+    closed: list[OSError] = []
+    for folder, subfolders, names in os.walk(path, onerror=closed.append):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         files = [Path(folder, name) for name in names if not name.startswith(".")]
-        found += [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and not _is_device(file)]
-    return sorted(found)
+        found += [
+            file
+            for file in files
+            if file.suffix.lower() in IMAGE_SUFFIXES and stat.S_IFMT(_mode(file)) in {stat.S_IFREG, 0}
+        ]
+    return sorted([*found, *(Path(error.filename) for error in closed)])
 
 
-def _is_device(path: Path) -> bool:
-    """Tell pipes and the like, which one could wait on for ever, from files and from what cannot be looked at."""
-    return os.path.exists(path) and not os.path.isfile(path)
+def _mode(path: Path) -> int:
+    """Return what kind of file it is, with its permissions; 0 if it cannot be looked at."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
 
 
 def _folder_problem(path: Path) -> str:
