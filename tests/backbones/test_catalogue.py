@@ -43,6 +43,15 @@ def test_an_argument_that_timm_does_not_take_is_named():
         build_backbone("vit_tiny_patch16_224", image_size=(32, 32), timm_args={"deepth": 3})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [({"patch_size": 0}, "division"), ({"embed_dim": -6, "num_heads": 3}, "negative"), ({"num_heads": 0}, "")],
+)
+def test_what_timm_cannot_build_is_an_error_of_the_arguments(arguments, reason):
+    with pytest.raises(ArgumentError, match=rf"timm cannot build vit_tiny_patch16_224 with .*{reason}"):
+        build_backbone("vit_tiny_patch16_224", image_size=(32, 32), timm_args=arguments)
+
+
 def published(monkeypatch, state):
     """Let the hub hold `state`, a state_dict or an error; return the ids that it was asked for."""
     asked = []
@@ -87,6 +96,20 @@ def test_published_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
     published(monkeypatch, OSError("Name or service not known"))
     with pytest.raises(WeightsError, match=r"could not be fetched \(OSError: Name or .*model.weights=PATH"):
         build_backbone("vit_tiny_patch16_224", image_size=(32, 32), weights="auto", timm_args=SMALL)
+
+
+def test_a_fetch_is_announced_and_the_hub_s_own_log_is_kept_quiet(monkeypatch, caplog):
+    def fetch(_hub_id, **_options):
+        logging.getLogger("huggingface_hub.utils").warning("Retrying in 8s")
+        raise OSError("Cannot send a request. Check it.\nMore of it")
+
+    monkeypatch.setattr(weights, "load_state_dict_from_hf", fetch)
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(WeightsError, match=r"\(OSError: Cannot send a request\): go onl"),
+    ):
+        build_backbone("dinov2_vits14", image_size=(56, 56), weights="auto", timm_args=SMALL)
+    assert caplog.messages == ["fetching the weights timm/vit_small_patch14_dinov2.lvd142m"]
 
 
 def test_a_model_without_published_weights_says_so():

@@ -83,8 +83,9 @@ def _patch_size(timm_name: str, timm_args: Mapping[str, Any]) -> tuple[int, int]
 def _create(timm_name: str, settings: Mapping[str, Any]) -> Any:
     try:
         vit = timm.create_model(timm_name, pretrained=False, **settings)
-    except (TypeError, AssertionError, ValueError) as error:
-        raise ArgumentError(f"timm cannot build {timm_name}: {error}") from None
+    except (TypeError, AssertionError, ValueError, ArithmeticError, RuntimeError, LookupError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArgumentError(f"timm cannot build {timm_name} with these backbone_args: {reason}") from None
     if not hasattr(vit, "patch_embed") or not hasattr(vit, "blocks"):
         raise UnsupportedModelError(f"{type(vit).__name__} ({timm_name}) is not a vision transformer of timm's kind")
     return vit

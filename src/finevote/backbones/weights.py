@@ -1,11 +1,13 @@
 """Weights from files and the hub: read safely, renamed to timm's keys, nothing missing and nothing left over."""
 
+import logging
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from finevote.errors import WeightsError
 
 _CLASSIFIER_PREFIXES = ("head.", "fc_norm.")
 _NUM_NAMED = 8
+_logger = logging.getLogger(__name__)
 
 
 def load_weight_file(vit: VisionTransformer, path: Path) -> None:
@@ -29,6 +32,8 @@ def load_weight_file(vit: VisionTransformer, path: Path) -> None:
     Raises:
         WeightsError: no such file, not a weight file, code inside it, or keys and shapes that do not match.
     """
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder: give a weight file in it")
     if not path.is_file():
         raise WeightsError(f"no weight file at {path}: check the path, or use weights=auto or weights=none")
     if path.suffix == ".npz":
@@ -43,14 +48,28 @@ def load_hub_weights(vit: VisionTransformer, hub_id: str) -> None:
     Raises:
         WeightsError: they cannot be fetched, or do not match.
     """
+    _logger.info("fetching the weights %s", hub_id)
     try:
-        tensors = load_state_dict_from_hf(hub_id, weights_only=True)
+        with _quiet_hub():
+            tensors = load_state_dict_from_hf(hub_id, weights_only=True)
     except Exception as error:  # the hub client raises many kinds, all meaning: the weights are not to be had
         raise WeightsError(
-            f"the weights {hub_id} could not be fetched ({type(error).__name__}: {_first_line(error)}): "
+            f"the weights {hub_id} could not be fetched ({type(error).__name__}: {_first_clause(error)}): "
             "go online once, give a file by --set model.weights=PATH, or start from random ones by model.weights=none"
         ) from error
     _load_tensors(vit, tensors, origin=hub_id)
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep the hub client from logging each of its attempts; how they ended is told by the error."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _load_tensors(vit: VisionTransformer, tensors: dict[str, Tensor], *, origin: str) -> None:
@@ -69,6 +88,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings(action="ignore"):  # of an old pickle protocol, which the error below tells better
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        if not _is_saved_by_python(path):
+            raise WeightsError(f"{path} is not a weight file (.pth, .pt, .bin, .safetensors or .npz)") from None
         raise WeightsError(
             f"{path} holds python objects besides tensors and is not opened, since they could run code: "
             "save its state_dict alone, or as .safetensors"
@@ -81,6 +102,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     if not (isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state_dict of tensors")
     return content
+
+
+def _is_saved_by_python(path: Path) -> bool:
+    """Tell a pickle, or a zip archive with one in it, by its first bytes."""
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO or is_zipfile(path)
 
 
 def _load_npz(vit: VisionTransformer, path: Path) -> None:
@@ -140,6 +167,10 @@ def _report(*, missing: set[str], unexpected: set[str], reshaped: list[str], ori
         raise WeightsError(
             f"{origin} does not fit the model; {'; '.join(problems)}. Choose the backbone it was made for"
         )
+
+
+def _first_clause(error: BaseException) -> str:
+    return _first_line(error).split(". ")[0].removesuffix(".")
 
 
 def _first_line(error: BaseException) -> str:
