@@ -119,10 +119,10 @@ class TestFit:
     def test_it_hands_on_the_settings_and_says_what_comes_next(self, run, fitted, tmp_path):
         out_folder = tmp_path / "out"
         options = ("--recipe", "demo", "--set", "training.epochs=3", "--out", out_folder, "--devices", 2, "--skip-bad")
-        code, out, _ = run("fit", "photos", *options)
+        code, out, _ = run("fit", tmp_path, *options)
         ((config, data, keywords),) = fitted
         assert code == 0
-        assert (config.name, config.training.epochs, data) == ("demo", 3, "photos")
+        assert (config.name, config.training.epochs, data) == ("demo", 3, str(tmp_path))
         assert keywords == {"out": out_folder, "devices": 2, "skip_bad": True}
         assert f"finevote evaluate {tmp_path / 'run'}" in out
 
@@ -130,11 +130,25 @@ class TestFit:
     def test_of_the_processes_of_torchrun_one_says_what_comes_next(self, run, monkeypatch, rank, printed):
         monkeypatch.setattr(finevote.training.fit, "fit", lambda *_, **__: "a-run")
         monkeypatch.setenv("RANK", rank)
-        assert bool(run("fit", "photos")[1]) is printed
+        assert bool(run("fit", "synthetic")[1]) is printed
 
     def test_without_a_recipe_it_takes_the_default(self, run, fitted):
-        run("fit", "photos")
+        run("fit", "synthetic")
         assert fitted[0][0] == load_config(cli.DEFAULT_RECIPE)
+
+    def test_mistakes_are_told_before_training_is_imported(self, run, monkeypatch, tmp_path):
+        monkeypatch.setitem(sys.modules, "finevote.training", None)  # importing it fails now
+        (tmp_path / "taken").write_text("")
+        assert "unknown setting" in run("fit", "synthetic", "--set", "training.epoch=3")[2]
+        assert "nowhere is not there: give a folder" in run("fit", tmp_path / "nowhere")[2]
+        assert "already exists" in run("fit", "synthetic", "--out", tmp_path / "taken")[2]
+
+    def test_the_later_processes_of_torchrun_find_the_run_folder_taken(self, run, fitted, monkeypatch, tmp_path):
+        monkeypatch.setenv("RANK", "1")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.yaml").write_text("")
+        assert run("fit", "synthetic", "--out", tmp_path / "run")[0] == 0
+        assert fitted
 
     def test_without_data_it_says_what_data_can_be(self, run):
         code, _, err = run("fit")
@@ -244,6 +258,15 @@ class TestPredict:
         assert code == 2
         assert "'.xlsx'; allowed: .csv, .jsonl" in err
 
+    def test_a_place_that_cannot_be_written_is_refused_before_the_model_is_loaded(self, run, monkeypatch, tmp_path):
+        (tmp_path / "folder.csv").mkdir()
+        assert (
+            "is a folder: give a file in it" in run("predict", "no-run", "a.jpg", "--out", tmp_path / "folder.csv")[2]
+        )
+        assert "there is no folder" in run("predict", "no-run", "a.jpg", "--out", tmp_path / "no" / "a.csv")[2]
+        monkeypatch.setattr(os, "access", lambda *_, **__: False)
+        assert "cannot be written" in run("predict", "no-run", "a.jpg", "--out", tmp_path / "a.csv")[2]
+
 
 class TestRecipes:
     def test_every_recipe_is_listed_with_its_source(self, run):
@@ -273,9 +296,12 @@ class TestDataShow:
         code, out, _ = run("data", "show", photographs, "--out", tmp_path / "sheet.png", "--per-class", 2)
         assert code == 0
         assert "3 classes; images: 12 train" in out
-        assert "has no test images" in out
+        assert "there is no test split, which training does not need\n" in out
         with Image.open(tmp_path / "sheet.png") as sheet:
             assert sheet.width > 500
+
+    def test_a_sheet_is_a_png(self, run, photographs):
+        assert "'.xyz'; allowed: .png" in run("data", "show", photographs, "--out", "sheet.xyz")[2]
 
     @pytest.mark.slow
     def test_the_drawn_birds_are_counted_and_drawn(self, run, tmp_path):

@@ -126,10 +126,11 @@ def fit(
 
     The best epoch on validation becomes the run's bundle. The test split is never opened.
     """
-    from finevote.training import fit as training
-
+    is_first = os.environ.get("RANK", "0") == "0"  # torchrun runs this command in every process
     if resume is not None:
         _refuse_with_resume(recipe=recipe, set=overrides, out=out, skip_bad=skip_bad)
+        from finevote.training import fit as training
+
         run = training.resume(resume, devices=devices, data=data)
     elif data is None:
         raise ArgumentError("fit needs DATA: a folder, a CSV or `synthetic`, e.g. finevote fit my_photographs")
@@ -137,8 +138,12 @@ def fit(
         from finevote.config import load_config
 
         config = load_config(recipe or DEFAULT_RECIPE, overrides or ())
+        if is_first:
+            _check_places(data, out)
+        from finevote.training import fit as training
+
         run = training.fit(config, data, out=out, devices=devices, skip_bad=skip_bad)
-    if os.environ.get("RANK", "0") == "0":  # torchrun runs this command in every process
+    if is_first:
         typer.echo(
             f"next: finevote evaluate {run}\n      finevote figure {run}\n      finevote predict {run} PHOTOGRAPHS"
         )
@@ -148,6 +153,18 @@ def _refuse_with_resume(**options: object) -> None:
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
     if given:
         raise ArgumentError(f"--resume goes on with the run's own settings: leave out {', '.join(given)}")
+
+
+def _check_places(data: str, out: Path | None) -> None:
+    """Raise the error of missing data or of a run folder that is taken, before the slow imports of training."""
+    from finevote.run_folder import RunFolder
+
+    if out is not None:
+        RunFolder.check_free(out)
+    if data != "synthetic" and not Path(data).exists():
+        from finevote.data.registry import open_source
+
+        open_source(data, splits=("train", "val"))  # raises, and says what data can be
 
 
 @app.command()
@@ -183,8 +200,8 @@ def predict(
 
     Unreadable ones are reported and skipped.
     """
-    if out is not None and out.suffix not in OUT_SUFFIXES:
-        raise ArgumentError(f"--out {out} has the ending {out.suffix!r}; allowed: {', '.join(OUT_SUFFIXES)}")
+    if out is not None:
+        _check_out(out, OUT_SUFFIXES)
     from finevote.files import atomic_write
     from finevote.predictor import Predictor, list_images
     from finevote.progress import Meter
@@ -203,6 +220,18 @@ def predict(
         text = _as_csv(answers) if out.suffix == ".csv" else _as_jsonl(answers)
         atomic_write(out, text.encode("utf-8", "surrogateescape"))
         typer.echo(f"{len(answers)} predictions written to {out}", err=True)
+
+
+def _check_out(out: Path, suffixes: Sequence[str]) -> None:
+    """Raise ArgumentError unless a file of one of these kinds can be written there."""
+    if out.suffix not in suffixes:
+        raise ArgumentError(f"--out {out} has the ending {out.suffix!r}; allowed: {', '.join(suffixes)}")
+    if out.is_dir():
+        raise ArgumentError(f"--out {out} is a folder: give a file in it")
+    if not out.parent.is_dir():
+        raise ArgumentError(f"--out {out}: there is no folder {out.parent}: make it, or choose another")
+    if not os.access(out.parent, os.W_OK):
+        raise ArgumentError(f"--out {out}: the folder {out.parent} cannot be written: choose another")
 
 
 @app.command()
@@ -256,6 +285,7 @@ def data_show(
 
     Classes, images of each split, and a contact sheet of training images with their known parts boxed.
     """
+    _check_out(out, (".png",))
     from finevote.explanation.figures import contact_sheet, save_figure
 
     source = _open_all_splits(data)
@@ -282,7 +312,9 @@ def _open_all_splits(data: str) -> DataSource:
         return open_source(data, splits=("train", "val", "test"))
     except DataError as error:
         source = open_source(data, splits=("train", "val"))
-        return replace(source, notes=(*source.notes, str(error)))
+        is_absent = str(error).startswith(f"{source.name} has no test images")
+        note = "there is no test split, which training does not need" if is_absent else f"the test split: {error}"
+        return replace(source, notes=(*source.notes, note))
 
 
 def _sheet_records(source: DataSource, per_class: int) -> list[Record]:
