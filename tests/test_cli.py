@@ -51,7 +51,7 @@ class TestErrors:
         assert (code, out) == (2, "")
         assert len(err.splitlines()) == 1
         assert err.startswith("error: ")
-        assert "did you mean 'epochs'" in err
+        assert "did you mean 'training.epochs'" in err
         assert not fitted
 
     def test_an_unexpected_error_is_one_line_that_names_debug_and_exit_code_1(self, run, monkeypatch):

@@ -55,9 +55,20 @@ class TestCombinations:
     ("override", "message"),
     [
         ("trainig.epochs=3", "unknown setting 'trainig'; did you mean 'training'?"),
-        ("training.epoch=3", "unknown setting 'training.epoch'; did you mean 'epochs'?"),
-        ("model.voting.dilation=[1]", "unknown setting 'model.voting.dilation'; did you mean 'dilations'?"),
+        ("training.epoch=3", "unknown setting 'training.epoch'; did you mean 'training.epochs'?"),
+        (
+            "model.voting.dilation=[1]",
+            "unknown setting 'model.voting.dilation'; did you mean 'model.voting.dilations'?",
+        ),
         ("optim.zzz=1", "unknown setting 'optim.zzz'; allowed: betas, clip_norm,"),
+        ("training.epoch=3", "--set training.epoch=3: unknown setting"),
+        ("optim.lr=.inf", "optim.lr: Input should be a finite number"),
+        ("model.drop_path=.nan", "model.drop_path: Input should be a finite number"),
+        ("training.seed=-1", "training.seed: Input should be greater than or equal to 0"),
+        ("training.seed=4294967296", "training.seed: Input should be less than or equal to 4294967295"),
+        ("data.image_size=4097", "Input should be less than or equal to 4096"),
+        ("data.resize=[32, 5000]", "Input should be less than or equal to 4096"),
+        ("optim.warmup_epochs=99.5", "optim.warmup_epochs=99.5 exceeds epochs="),
         ("training.epochs", "--set 'training.epochs' must look like section.field=value, e.g. training.epochs=10"),
         ("=3", "--set '=3' must look like section.field=value"),
         ("data.image_size=[32", "--set 'data.image_size=[32': '[32' is not a YAML value"),
@@ -80,6 +91,18 @@ def test_a_set_may_name_what_the_recipe_leaves_out():
 
 def test_the_last_of_two_sets_counts():
     assert set_on_demo("training.epochs=3", "training.epochs=4").training.epochs == 4
+
+
+class TestBlame:
+    def test_a_recipe_is_blamed_for_its_own_mistakes_and_a_set_for_its_own(self, tmp_path):
+        path = tmp_path / "mine.yaml"
+        path.write_text("data: {flipp: 1}")
+        with pytest.raises(ConfigError, match=r"mine\.yaml: unknown setting 'data\.flipp'.*; --set optim\.lr=x: optim"):
+            load_config(path, ["optim.lr=x", "data.flip=0"])
+
+    def test_settings_that_do_not_go_together_are_told_of_the_recipe(self):
+        with pytest.raises(ConfigError, match=r"^demo: training\.head_only_epochs=99"):
+            set_on_demo("training.head_only_epochs=99", "data.flip=0")
 
 
 class TestRecipeFiles:
@@ -144,7 +167,7 @@ def configs(draw):
         "training": {
             "batch_size": images_per_class * draw(st.integers(2, 99)),
             "images_per_class": images_per_class,
-            "seed": draw(st.integers()),
+            "seed": draw(st.integers(0, 2**32 - 1)),
         },
     }
     return config_from_values(values, source="test")

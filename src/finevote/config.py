@@ -14,14 +14,15 @@ from finevote.errors import ConfigError, suggest
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-Size = Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+Side = Annotated[int, Field(ge=1, le=4096)]
+Size = Side | tuple[Side, Side]
 CacheKind = Literal["none", "memory", "disk"]
 
 
 class _Section(BaseModel):
-    """Frozen settings; an unknown name is an error."""
+    """Frozen settings; an unknown name is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -129,7 +130,7 @@ class TrainingConfig(_Section):
     freeze_backbone: bool = Field(default=False, description="train the new blocks and the classifier only")
     head_only_epochs: Annotated[int, Field(ge=0)] = Field(0, description="first epochs with the backbone frozen")
     validate_every: Annotated[int, Field(ge=1)] = Field(1, description="epochs between validations")
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
 
 
 class Config(_Section):
@@ -157,6 +158,8 @@ class Config(_Section):
             problems.append(
                 f"training.head_only_epochs={self.training.head_only_epochs} exceeds epochs={self.training.epochs}"
             )
+        if self.optim.warmup_epochs > self.training.epochs:
+            problems.append(f"optim.warmup_epochs={self.optim.warmup_epochs:g} exceeds epochs={self.training.epochs}")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -205,16 +208,18 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     values = _read_recipe(str(recipe))
     for override in overrides:
         _apply_override(values, override)
-    return config_from_values(values, source=str(recipe))
+    return config_from_values(values, source=str(recipe), overrides=overrides)
 
 
-def config_from_values(values: Mapping[str, Any], *, source: str) -> Config:
-    """Check plain values (from YAML or JSON); `source` is named in the error."""
+def config_from_values(values: Mapping[str, Any], *, source: str, overrides: Sequence[str] = ()) -> Config:
+    """Check plain values (from YAML or JSON); `source`, or the override that is wrong, is named in the error."""
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        problems = "; ".join(_describe(problem) for problem in error.errors())
-        raise ConfigError(f"{source}: {problems}") from None
+        problems = "; ".join(
+            f"{_blame(problem, source, overrides)}: {_describe(problem)}" for problem in error.errors()
+        )
+        raise ConfigError(problems) from None
 
 
 def dump_config(config: Config) -> str:
@@ -263,6 +268,16 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
+def _blame(problem: Any, source: str, overrides: Sequence[str]) -> str:
+    """Return `--set name=value` if that is where the problem lies, else the recipe."""
+    location = [str(part) for part in problem["loc"]]
+    for override in reversed(overrides):
+        name = override.partition("=")[0].split(".")
+        if location and name[: len(location)] == location[: len(name)]:
+            return f"--set {override}"
+    return source
+
+
 def _describe(problem: Any) -> str:
     """Turn one pydantic error into `where: what, got, allowed`."""
     where = ".".join(str(part) for part in problem["loc"])
@@ -277,4 +292,5 @@ def _suggest_field(location: tuple[int | str, ...]) -> str:
     section: Any = Config
     for part in location[:-1]:
         section = section.model_fields[str(part)].annotation
-    return suggest(str(location[-1]), section.model_fields)
+    section_name = "".join(f"{part}." for part in location[:-1])
+    return suggest(str(location[-1]), section.model_fields, prefix=section_name)

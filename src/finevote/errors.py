@@ -64,10 +64,10 @@ def plain_message(error: FinevoteError) -> str:
     return str(find_known_error(str(error)) or error)
 
 
-def suggest(got: str, allowed: Iterable[str]) -> str:
-    """Return a clause that names the nearest allowed value, or all of them: `; did you mean 'lr'?`."""
+def suggest(got: str, allowed: Iterable[str], *, prefix: str = "") -> str:
+    """Return a clause that names the nearest allowed value, behind `prefix`, or all: `; did you mean 'optim.lr'?`."""
     choices = sorted(allowed)
     near = difflib.get_close_matches(got, choices, n=1)
     if near:
-        return f"; did you mean {near[0]!r}?"
+        return f"; did you mean {prefix + near[0]!r}?"
     return f"; allowed: {', '.join(choices)}" if choices else ""
