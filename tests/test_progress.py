@@ -1,5 +1,6 @@
 import io
 import itertools
+import re
 
 import pytest
 from rich.console import Console
@@ -46,6 +47,19 @@ def test_on_a_terminal_the_bar_shows_the_note_and_leaves_only_printed_lines():
     assert "4/10" in written
     assert "[loss] 1.5" in written
     assert "epoch 1 [done]" in written
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_on_a_narrow_terminal_the_note_is_cut_and_the_rest_stays(width):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, legacy_windows=False, color_system=None)
+    note = "epoch 12/300, step 103/468, lr 0.00018, loss 3.2141, part 2.1131, complement 4.2119, triplet 0.3121"
+    with Meter("train", total=1_000_000, console=console) as meter:
+        meter.advance(12_345, note=note)
+        meter._bar.refresh()
+    lines = [line for line in text_of(console).splitlines() if "epoch 12/" in line]
+    assert lines
+    assert all("12345/1000000" in line and "images/s" in line and line.rstrip().endswith("…") for line in lines)
+    assert all(re.search(r"train .{12} +\d.*images/s (\d+:\d\d|--:--)", line) for line in lines)
 
 
 def test_the_rate_leaves_out_what_was_done_before():
