@@ -35,7 +35,8 @@ def test_a_full_disk_is_told_with_path_and_free_space_and_keeps_the_old_file(tmp
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(
-        StorageError, match=r"cannot write .*a\.txt: No space left on device \([\d,.]+ MiB free there\)"
+        StorageError,
+        match=r"cannot write .*a\.txt: No space left on device \(the disk is full, [\d,.]+ MiB free",
     ):
         files.atomic_write(path, "new")
     assert path.read_text() == "old"
@@ -60,6 +61,26 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path):
     (tmp_path / "a").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*: (Not a directory|File exists)"):
         files.atomic_write(tmp_path / "a" / "b", "")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EISDIR])
+def test_another_reason_stands_alone(tmp_path, monkeypatch, number):
+    def fail(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(StorageError, match=rf"^cannot write .*a\.txt: {os.strerror(number)}: choose another place$"):
+        files.atomic_write(tmp_path / "a.txt", "new")
+
+
+def test_temporary_files_of_killed_writers_are_removed_and_no_others(tmp_path):
+    name = f".last.pt.{'0' * 31}f.tmp"
+    (tmp_path / name).write_text("")
+    (tmp_path / name.replace("last.pt", "bundle")).mkdir()
+    for other in ("last.pt", ".mine.tmp", name[1:]):
+        (tmp_path / other).write_text("")
+    files.remove_temporaries(tmp_path)
+    assert sorted(names(tmp_path)) == sorted(["last.pt", ".mine.tmp", name[1:]])
 
 
 def test_atomic_folder_appears_whole_or_not_at_all(tmp_path):

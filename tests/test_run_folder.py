@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -98,6 +99,18 @@ def test_the_lock_of_a_killed_process_does_not_block(tmp_path):
     holder.communicate()
     with run.lock():
         assert (run.path / ".lock").read_text(encoding="utf-8") == str(os.getpid())
+
+
+def test_a_run_that_may_not_be_written_says_so(tmp_path, monkeypatch):
+    def locked(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", locked)
+    with (
+        pytest.raises(RunError, match=r"cannot write in the run folder .*: Permission denied; check its permissions"),
+        RunFolder(tmp_path).lock(),
+    ):
+        pass
 
 
 def test_the_next_run_takes_the_lowest_free_number(tmp_path):

@@ -1,8 +1,10 @@
 """Writing that leaves either the whole file or the old one: temporary name, sync, rename."""
 
 import contextlib
+import errno
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -84,6 +86,18 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writers that were killed left in `folder` under temporary names; none may be at work there."""
+    for path in folder.glob(".*.tmp"):
+        if not re.fullmatch(r"\..+\.[0-9a-f]{32}\.tmp", path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
@@ -136,13 +150,21 @@ def _is_storage_problem(path: Path, error: Exception) -> bool:
     """Say so of an OSError; writers of other libraries have names of their own for it, so the disk itself is asked."""
     if isinstance(error, FinevoteError):
         return False
-    return isinstance(error, OSError) or "No space left" in str(error) or _free_bytes(path) < _FULL_BELOW_BYTES
+    return isinstance(error, OSError) or _is_full(path, error)
+
+
+def _is_full(path: Path, error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno == errno.ENOSPC
+    return "No space left" in str(error) or _free_bytes(path) < _FULL_BELOW_BYTES
 
 
 def _storage_error(path: Path, error: Exception) -> StorageError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if not _is_full(path, error):
+        return StorageError(f"cannot write {path}: {reason}: choose another place")
     return StorageError(
-        f"cannot write {path}: {reason} ({_free_bytes(path) / 2**20:,.1f} MiB free there): "
+        f"cannot write {path}: {reason} (the disk is full, {_free_bytes(path) / 2**20:,.1f} MiB free there): "
         "free some space or choose another place"
     )
 

@@ -136,9 +136,15 @@ class RunFolder:
         The kernel drops the lock with its process, however that ends, so a lock left by a dead one never blocks.
 
         Raises:
-            RunError: another process, whose number is given, trains here.
+            RunError: another process, whose number is given, trains here; or the folder cannot be written.
         """
-        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            file = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise RunError(
+                f"cannot write in the run folder {self.path}: {error.strerror}; check its permissions"
+            ) from None
+        with file:
             if fcntl is not None and not _lock(file.fileno()):
                 file.seek(0)
                 raise RunError(

@@ -7,7 +7,7 @@ import torch
 from finevote.data.cache import DiskCache, MemoryCache, _free_in_container, available_bytes
 from finevote.data.images import read_record
 from finevote.data.transforms import resize_image
-from finevote.errors import DataError
+from finevote.errors import DataError, StorageError
 from finevote.types import Record
 
 
@@ -41,6 +41,12 @@ def test_an_entry_is_a_plain_array_of_the_decoded_pixels(disk, record):
     (entry,) = entries(disk)
     assert np.array_equal(np.load(entry, allow_pickle=False), image.numpy())
     assert torch.equal(image, Decoder()(record))
+
+
+def test_a_cache_that_cannot_be_written_names_the_setting_and_the_variable(disk, record):
+    disk.folder.write_text("in the way")
+    with pytest.raises(StorageError, match=r"^data\.cache=disk: cannot write .*: choose another place with XDG_CACHE"):
+        disk.get(0, record, Decoder())
 
 
 @pytest.mark.parametrize(

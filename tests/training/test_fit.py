@@ -240,7 +240,7 @@ def test_bfloat16_trains(photographs, tmp_path):
 def test_bad_photographs_stop_it_before_anything_is_made(tmp_path):
     root = make_photographs(tmp_path / "data", num_train=3, num_val=2)
     (root / "train" / "red" / "1.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 images cannot be read"):
+    with pytest.raises(DataError, match=r"1 image cannot be read"):
         fit(tiny_config(), root, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -259,7 +259,8 @@ def test_settings_that_cannot_be_built_leave_the_name_free(section, values, mess
         (tmp_path / "run").mkdir()
     with pytest.raises(FinevoteError, match=message):
         fit(changed(tiny_config(), section, **values), photographs, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert (tmp_path / "run").exists() == exists
+    assert not list((tmp_path / "run").glob("*"))
     assert RunFolder(fit(tiny_config(epochs=1), photographs, out=tmp_path / "run")).bundle.is_dir()
 
 

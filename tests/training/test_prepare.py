@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from finevote.errors import DataError, RunError
-from finevote.training.prepare import load_data, move_data, prepare_run
+from finevote.run_folder import RunFolder
+from finevote.training.prepare import load_data, move_data, prepare_run, removed_unless_learned
 from tests.training.helpers import make_photographs, tiny_config
 
 
@@ -43,10 +44,32 @@ def test_a_missing_validation_split_is_made_and_kept(photographs, tmp_path):
 
 def test_all_unreadable_images_are_told_at_once_and_nothing_is_left_behind(photographs, tmp_path):
     spoil(photographs, ["train/blue/0.png", "train/red/1.png", "val/green/0.png"])
-    with pytest.raises(DataError, match=r"3 images cannot be read.*--skip-bad") as caught:
+    with pytest.raises(DataError, match=r"(?s)^3 images cannot be read:\n.*--skip-bad$") as caught:
         prepare(photographs, tmp_path / "run")
     assert all(name in str(caught.value) for name in ("blue/0.png", "red/1.png", "green/0.png"))
     assert not (tmp_path / "run").exists()
+
+
+def test_one_unreadable_image_is_told_in_the_singular(photographs, tmp_path):
+    spoil(photographs, ["train/blue/0.png"])
+    with pytest.raises(DataError, match=r"^1 image cannot be read:\n  \S.*\nmend them"):
+        prepare(photographs, tmp_path / "run")
+
+
+@pytest.mark.parametrize("keep_folder", [False, True])
+def test_any_error_before_learning_removes_what_the_run_made(tmp_path, keep_folder):
+    run = RunFolder.create(tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), removed_unless_learned(run, keep_folder=keep_folder):
+        _ = 1 / 0
+    assert [path.name for path in tmp_path.rglob("*")] == (["run"] if keep_folder else [])
+
+
+def test_a_run_that_has_learned_is_kept(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.last_checkpoint.touch()
+    with pytest.raises(ZeroDivisionError), removed_unless_learned(run, keep_folder=False):
+        _ = 1 / 0
+    assert run.last_checkpoint.exists()
 
 
 def test_unreadable_images_are_left_out_and_recorded_on_request(photographs, tmp_path):

@@ -186,6 +186,13 @@ def test_a_copy_of_the_last_checkpoint_does_not_pass_for_the_best(photographs, t
     assert not run.bundle.exists()
 
 
+def test_temporary_files_of_a_killed_process_are_removed(stopped):
+    left = stopped.last_checkpoint.with_name(f".last.pt.{'0' * 32}.tmp")
+    left.touch()
+    resume(stopped.path)
+    assert not left.exists()
+
+
 def test_changed_settings_are_refused(stopped):
     text = stopped.config_yaml.read_text(encoding="utf-8").replace("lr: 0.001", "lr: 0.01")
     stopped.config_yaml.write_text(text, encoding="utf-8")

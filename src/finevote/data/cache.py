@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finevote.errors import DataError
+from finevote.errors import DataError, StorageError
 from finevote.files import atomic_write
 from finevote.types import Record
 
@@ -77,8 +77,16 @@ class DiskCache:
             image = decode(record)
             content = io.BytesIO()
             np.save(content, image.numpy(), allow_pickle=False)
-            atomic_write(entry, content.getvalue(), durable=False)
+            self._keep(entry, content.getvalue())
         return image
+
+    def _keep(self, entry: Path, content: bytes) -> None:
+        try:
+            atomic_write(entry, content, durable=False)
+        except StorageError as error:
+            raise StorageError(
+                f"data.cache=disk: {error} with XDG_CACHE_HOME, or train with data.cache=none"
+            ) from error
 
     def _entry(self, path: Path) -> Path:
         try:

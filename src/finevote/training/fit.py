@@ -11,6 +11,7 @@ from rich.console import Console
 
 from finevote.config import Config, load_config
 from finevote.errors import RunError
+from finevote.files import remove_temporaries
 from finevote.run_folder import RunFolder
 from finevote.training.launch import launch, make_fabric, started_by_torchrun
 from finevote.training.loop import Training
@@ -38,7 +39,7 @@ def fit(config: Config, data: str | Path, *, out: Path | None = None, devices: i
         KeyboardInterrupt: the training was told to stop; its state is saved.
     """
     fabric = make_fabric(devices=devices, precision=config.training.precision)
-    path = None
+    path, is_there = None, out is not None and out.exists()
     if started_by_torchrun():
         fabric.launch()
     if fabric.is_global_zero:
@@ -47,7 +48,7 @@ def fit(config: Config, data: str | Path, *, out: Path | None = None, devices: i
         path = fabric.broadcast(path)
     if path is None:
         raise RunError("the first process made no run folder")
-    with removed_unless_learned(RunFolder(path)) if fabric.is_global_zero else nullcontext():
+    with removed_unless_learned(RunFolder(path), keep_folder=is_there) if fabric.is_global_zero else nullcontext():
         return _train_everywhere(fabric, path)
 
 
@@ -92,4 +93,7 @@ def _train(fabric: Fabric, path: Path) -> bool:
     if not fabric.is_global_zero:
         logging.getLogger("finevote").setLevel(logging.ERROR)
     with run.lock() if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            remove_temporaries(run.path)
+            remove_temporaries(run.last_checkpoint.parent)
         return Training(fabric, run, console=console).run()

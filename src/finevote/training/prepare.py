@@ -17,7 +17,7 @@ from finevote.config import Config, dump_config
 from finevote.data.images import find_unreadable, without
 from finevote.data.registry import open_source
 from finevote.data.splits import describe_split, restore_split, with_validation
-from finevote.errors import DataError, FinevoteError
+from finevote.errors import DataError
 from finevote.files import atomic_write
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder, next_run_path
@@ -51,8 +51,9 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
     )
     _check_classes(source)
     path = out or next_run_path(Path("runs"), f"{_slug(config.name)}-{_slug(source.name)}")
+    is_there = path.exists()
     run = RunFolder.create(path)
-    with removed_unless_learned(run):
+    with removed_unless_learned(run, keep_folder=is_there):
         atomic_write(run.split_json, _json(describe_split(source)))
         atomic_write(run.data_json, _json(_describe_data(data, source, unreadable)))
         atomic_write(run.config_yaml, dump_config(config))
@@ -61,14 +62,19 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
 
 
 @contextmanager
-def removed_unless_learned(run: RunFolder) -> Iterator[None]:
-    """Remove a new run when a user's error stops it before it has learned anything, so that its name can be reused."""
+def removed_unless_learned(run: RunFolder, *, keep_folder: bool) -> Iterator[None]:
+    """Remove a new run when an error stops it before it has learned anything, so that its name can be reused.
+
+    `keep_folder` leaves the folder itself, empty as it was before the run.
+    """
     try:
         yield
-    except FinevoteError:
+    except Exception:
         learned = (run.metrics_jsonl, run.last_checkpoint, run.best_checkpoint)
         if not any(file.exists() for file in learned):
             shutil.rmtree(run.path, ignore_errors=True)
+            if keep_folder:
+                run.path.mkdir(exist_ok=True)
         raise
 
 
@@ -106,8 +112,9 @@ def _find_unreadable(source: DataSource, console: Console) -> dict[str, str]:
 
 
 def _describe_unreadable(unreadable: Mapping[str, str]) -> str:
-    lines = "".join(f"\n  {reason}" for reason in unreadable.values())  # each names its path
-    return f"{len(unreadable)} images cannot be read: mend them, or leave them out with --skip-bad{lines}"
+    noun = "image" if len(unreadable) == 1 else "images"
+    lines = "".join(f"  {reason}\n" for reason in unreadable.values())  # each names its path
+    return f"{len(unreadable)} {noun} cannot be read:\n{lines}mend them, or leave them out with --skip-bad"
 
 
 def _check_classes(source: DataSource) -> None:
