@@ -109,6 +109,11 @@ def fail_with(error):
     return fail
 
 
+def test_the_package_is_a_command_too():
+    done = subprocess.run([sys.executable, "-m", "finevote", "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("finevote 0.")
+
+
 def test_version(run):
     code, out, _ = run("--version")
     assert code == 0

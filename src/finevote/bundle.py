@@ -32,6 +32,7 @@ FORMAT_VERSION = 1
 MANIFEST_NAME, WEIGHTS_NAME = "bundle.json", "model.safetensors"
 _PACKAGES = ("finevote", "torch", "torchvision", "timm", "safetensors")
 _NUM_NAMED = 4  # tensors in an error
+_LEFT_BY_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers put them into any folder
 _ADVICE = "copy the bundle again from where it came, or write it anew with `finevote fit`"
 
 
@@ -140,8 +141,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_NAME}") from None
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {path} ({' '.join(str(error).split())}): {_ADVICE}") from None
-    found = content.get("format_version") if isinstance(content, dict) else None
-    if found != FORMAT_VERSION:
+    if not isinstance(content, dict):
+        raise BundleError(f"{path} is not a bundle description, it holds a {type(content).__name__}: {_ADVICE}")
+    if (found := content.get("format_version")) != FORMAT_VERSION:
         raise BundleError(
             f"{path} has format version {found}, but this finevote reads {FORMAT_VERSION}: "
             "install the finevote that wrote it, or write the bundle anew"
@@ -166,7 +168,7 @@ def _describe(path: Path) -> FileEntry:
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
     """Raise BundleError naming every file that is not as it was written."""
-    found = {item.name for item in folder.iterdir()} - {MANIFEST_NAME}
+    found = {item.name for item in folder.iterdir()} - {MANIFEST_NAME} - _LEFT_BY_SYSTEMS
     expected = set(manifest.files)
     problems = [f"{name} is missing" for name in sorted({*expected, WEIGHTS_NAME} - found)]
     problems += [f"{name} is not listed in {MANIFEST_NAME}: remove it" for name in sorted(found - expected)]
