@@ -113,6 +113,25 @@ def test_other_files_are_counted_and_hidden_ones_passed_over(tmp_path, paint_cla
     )
 
 
+@pytest.mark.parametrize("name", ["caf\udce9/0.png", "a/caf\udce9.png"], ids=["folder", "file"])
+def test_a_name_that_is_not_utf8_is_told(tmp_path, paint_classes, name):
+    paint_classes(tmp_path, {"a": 1, "b": 1})
+    try:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(DataError, match=r"caf\\udce9.* has a name that is not valid UTF-8: rename it"):
+        open_source(tmp_path, splits=FIT)
+
+
+def test_split_folders_may_be_capitals(tmp_path, paint_classes):
+    for split, count in (("Train", 2), ("VAL", 1), ("Test", 1)):
+        paint_classes(tmp_path / split, {"a": count, "b": count})
+    source = open_source(tmp_path, splits=("train", "val", "test"))
+    assert {split: len(records) for split, records in source.splits.items()} == {"train": 4, "val": 2, "test": 2}
+
+
 def test_names_may_be_of_any_script_and_have_spaces(tmp_path, paint):
     paint(tmp_path / "Blaue Ente (männlich)" / "mein bild 1.JPG")
     paint(tmp_path / "木蓮" / "写真.Jpeg")

@@ -49,6 +49,11 @@ def test_a_class_with_one_image_stays_in_train():
     assert "004" in ids(source, "train")
 
 
+def test_one_group_a_class_cannot_be_divided():
+    with pytest.raises(DataError, match=r"no class has two groups .* to divide"):
+        with_validation(make_source([(0, "g")] * 3 + [(1, "h")] * 3), fraction=0.5, seed=0)
+
+
 def test_a_class_of_large_groups_still_gives_one_whole_group():
     source = with_validation(make_source([(0, "g")] * 5 + [(0, "h")] * 3 + [(1, None)] * 10), fraction=0.1, seed=0)
     assert {record.group for record in source.splits["val"] if record.label == 0} == {"h"}

@@ -11,7 +11,7 @@ from finevote.types import DataSource
 
 
 def open_folder(root: Path, *, splits: Sequence[str]) -> DataSource:
-    """Open a folder of class folders, or of train/ (val/, test/) with class folders in each.
+    """Open a folder of class folders, or of train/ (val/, test/; capitals or not) with class folders in each.
 
     Without split folders every image is in "train". Only split folders that are asked for are listed, and train,
     which names the classes. Hidden files are passed over; other files that are not images are counted in the notes.
@@ -43,7 +43,7 @@ def _split_folders(root: Path) -> dict[str, Path] | None:
     """Return {split: folder} if `root` has a train folder that itself holds folders; None for plain class folders."""
     folders: dict[str, Path] = {}
     for entry in list_folder(root):
-        split = SPLIT_ALIASES.get(entry.name)
+        split = SPLIT_ALIASES.get(entry.name.lower())
         if split is None or not entry.is_dir():
             continue
         if split in folders:

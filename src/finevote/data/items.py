@@ -39,6 +39,7 @@ def source_from_items(
         DataError: no training images, fewer than two classes, a class unknown to train, or no test images though
             they were asked for.
     """
+    check_encoding([name])
     by_split: dict[str, list[Item]] = {split: [] for split in SPLIT_NAMES}
     for item in items:
         by_split[item.split].append(item)
@@ -77,14 +78,22 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
     """Return the visible entries of a folder in natural order.
 
     Raises:
-        DataError: the folder cannot be listed.
+        DataError: the folder cannot be listed, or a name in it is not valid UTF-8.
     """
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(f"cannot list the folder {folder}: {error.strerror}: check its name and permissions") from None
+    check_encoding([entry.path for entry in visible])
     return sorted(visible, key=lambda entry: natural_key(entry.name))
+
+
+def check_encoding(paths: Iterable[str]) -> None:
+    """Raise DataError if the bytes of a path are not UTF-8, which no report and no file of a run could hold."""
+    bad = [path for path in paths if any("\ud800" <= letter <= "\udfff" for letter in path)]
+    if bad:
+        raise DataError(f"{bad[0]!a} has a name that is not valid UTF-8: rename it, for example with convmv")
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:

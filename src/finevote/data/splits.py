@@ -31,8 +31,9 @@ def with_validation(source: DataSource, *, fraction: float, seed: int) -> DataSo
     train = source.splits.get("train", ())
     held_out = _choose(_units(train), fraction=fraction, seed=seed)
     if not held_out:
+        units = "images" if all(record.group is None for record in train) else "groups (or images without one)"
         raise DataError(
-            f"{source.name}: no class has two images to divide, so no validation split can be made: add some"
+            f"{source.name}: no class has two {units} to divide, so no validation split can be made: add some"
         )
     note = f"no validation split given: held out {len(held_out)} of {len(train)} training images (seed {seed})"
     splits = {

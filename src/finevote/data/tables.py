@@ -60,6 +60,8 @@ def _open_reader(path: Path) -> "csv.DictReader[str]":
         raise DataError(f"{path} is not UTF-8 text: save it as UTF-8") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
+    if not text.strip():
+        raise DataError(f"{path} is empty: give a header line path,label[,split][,group] and a line for each image")
     header = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
