@@ -122,6 +122,12 @@ def test_each_loss_term_and_group_has_its_curve():
     assert {"total", "part", "complement", "triplet", "highest group", "lowest group"} <= names
 
 
+def test_rates_are_told_apart_on_their_axis_and_a_perfect_epoch_fits_into_its_own():
+    _, accuracy, rate = training_curves([epoch(1, val_top1=1.0)]).axes
+    assert rate.yaxis.get_major_formatter()(0.00175) == "0.00175"
+    assert accuracy.get_ylim()[1] > 1
+
+
 def test_steps_are_not_drawn():
     with pytest.raises(ArgumentError, match="no epoch is finished"):
         training_curves([epoch(1) | {"kind": "step"}])

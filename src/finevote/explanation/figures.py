@@ -135,8 +135,8 @@ def training_curves(rows: Sequence[Row]) -> Figure:
         rate, epochs, {"lr_max": "all groups"} if same_rate else {"lr_max": "highest group", "lr_min": "lowest group"}
     )
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    accuracy.set_ylim(0, 1)
-    rate.yaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
+    accuracy.set_ylim(0, 1.03)  # room for the ring at 100%
+    rate.yaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
     return figure
 
 
