@@ -183,9 +183,9 @@ class TestEvaluate:
     def test_it_measures_validation_unless_told_otherwise(self, run, monkeypatch):
         calls = []
 
-        def record(path, *, split, data):
+        def record(path, *, split, data, on_report):
             calls.append((str(path), split, data))
-            return SimpleNamespace(to_dict=dict)
+            on_report(SimpleNamespace(to_dict=dict))
 
         monkeypatch.setattr(measure, "evaluate", record)
         run("evaluate", "a-run", "--json")
@@ -194,8 +194,15 @@ class TestEvaluate:
 
     def test_json_is_the_report_and_nothing_else(self, run, monkeypatch):
         report = SimpleNamespace(to_dict=lambda: {"top_1": 0.5})
-        monkeypatch.setattr(measure, "evaluate", lambda *_, **__: report)
+        monkeypatch.setattr(measure, "evaluate", lambda *_, on_report, **__: on_report(report))
         assert json.loads(run("evaluate", "a-run", "--json")[1]) == {"top_1": 0.5}
+
+    def test_a_file_is_no_run_and_no_place_for_one(self, run, tmp_path):
+        (tmp_path / "mk.py").write_text("")
+        code, _, err = run("evaluate", tmp_path / "mk.py")
+        assert code == 2
+        assert "is a file" in err
+        assert "--out" not in err
 
 
 ANSWERS = [

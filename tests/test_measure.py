@@ -3,9 +3,11 @@ import shutil
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from finevote.errors import ArgumentError, BundleError, DataError, RunError
+from finevote import measure
+from finevote.errors import ArgumentError, BundleError, DataError, RunError, StorageError
 from finevote.evaluation.predictions import load_predictions
 from finevote.measure import choose_examples, draw_examples, evaluate, point
 from finevote.predictor import Predictor
@@ -133,6 +135,25 @@ def test_a_run_that_is_not_finished_is_refused(run):
     shutil.rmtree(run / "bundle")
     with pytest.raises(BundleError, match="has no bundle yet"):
         evaluate(run)
+
+
+def test_figures_are_handed_out_before_a_run_that_cannot_be_written_is_an_error(run):
+    shutil.rmtree(run / "predictions", ignore_errors=True)
+    (run / "predictions").write_text("in the way")
+    reports = []
+    with pytest.raises(StorageError, match="predictions"):
+        evaluate(run, on_report=reports.append)
+    assert reports[0].split == "val"
+
+
+def test_of_few_images_none_is_said_to_be_drawn_at_random(run, monkeypatch):
+    subtitles = []
+    monkeypatch.setattr(measure, "example_grid", lambda *_, subtitle, **__: subtitles.append(subtitle) or Figure())
+    draw_examples(run, split="test")
+    monkeypatch.setattr(measure, "_NUM_EXAMPLES", 2)
+    monkeypatch.setattr(measure, "_NUM_OF_EACH", 1)
+    draw_examples(run, split="test")
+    assert ["drawn at random" in subtitle for subtitle in subtitles] == [False, True]
 
 
 def test_examples_are_drawn_from_the_measurement_that_is_there(run):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from finevote.evaluation.report import Report
     from finevote.types import DataSource, Ranked, Record
 
 DEFAULT_RECIPE = "flowers102_dinov2_s14"
@@ -48,7 +49,10 @@ class Split(StrEnum):
 
 
 # Paths are declared `readable=False` so that typer does not judge them: the commands have better messages.
-Run = Annotated[Path, typer.Argument(metavar="RUN", readable=False, help="A run folder, as `finevote fit` makes it.")]
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", readable=False, file_okay=False, help="A run folder, as `finevote fit` makes it."),
+]
 SplitOption = Annotated[Split, typer.Option(help="Each look at the test split is entered in the run's ledger.")]
 DataOption = Annotated[str | None, typer.Option(help="Where the data set lies now, if it has moved.")]
 
@@ -180,11 +184,13 @@ def evaluate(
     """
     from finevote.measure import evaluate as measure
 
-    report = measure(run, split=split.value, data=data)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
-    else:
-        _print_rich(report.table())
+    def show(report: Report) -> None:
+        if as_json:
+            typer.echo(json.dumps(report.to_dict(), indent=2))
+        else:
+            _print_rich(report.table())
+
+    measure(run, split=split.value, data=data, on_report=show)
 
 
 @app.command()

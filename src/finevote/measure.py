@@ -1,7 +1,7 @@
 """Measuring a finished run: a split's predictions, figures and pictures, and the ledger of the test split."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,7 +29,13 @@ _NUM_EXAMPLES, _NUM_OF_EACH = 12, 4
 _TITLES = {"val": "Validation", "test": "Test"}
 
 
-def evaluate(run: Path | str, *, split: str = "val", data: str | Path | None = None) -> Report:
+def evaluate(
+    run: Path | str,
+    *,
+    split: str = "val",
+    data: str | Path | None = None,
+    on_report: Callable[[Report], object] | None = None,
+) -> Report:
     """Predict a split with the run's bundle and return the figures, which are also written into the run.
 
     Writes `predictions/{split}.npz`, `evaluation_{split}.json` and `evaluation_{split}_classes.csv`. Measuring on the
@@ -39,12 +45,14 @@ def evaluate(run: Path | str, *, split: str = "val", data: str | Path | None = N
         run: a folder that `finevote fit` has finished.
         split: "val", as it was divided for the run, or "test".
         data: where the data set lies now, if it has moved.
+        on_report: called with the figures before they are written, so that they are not lost if that fails.
 
     Raises:
         ArgumentError: there is no such split.
         BundleError: the bundle is missing or not as it was written.
         DataError: the data set lacks the split or images of it, or has other classes than the run.
         RunError: `run` is no run.
+        StorageError: the run cannot be written.
     """
     _check_split(split)
     folder = RunFolder.open(Path(run))
@@ -69,6 +77,8 @@ def evaluate(run: Path | str, *, split: str = "val", data: str | Path | None = N
         skipped=unreadable,
         num_test_openings=num_openings,
     )
+    if on_report is not None:
+        on_report(report)
     _write(folder, predictions, report)
     return report
 
@@ -88,11 +98,12 @@ def draw_examples(run: Path | str, *, split: str = "val", data: str | Path | Non
     rows = choose_examples(predictions)
     is_right = predictions.logits.argmax(axis=1) == predictions.labels
     num_right = int(is_right[rows].sum())
+    chosen = ", drawn at random" if len(rows) < len(is_right) else ""
     discs = "; yellow discs are final votes" if predictions.final_votes is not None else ""
     figure = example_grid(
         _make_examples(predictions, rows, source=source, split=split, preprocessing=predictor.preprocessing),
         title=f"{_TITLES[split]}: {is_right.mean():.1%} of {len(is_right):,} images are named right",
-        subtitle=f"{num_right} right and {len(rows) - num_right} wrong ones, drawn at random{discs}",
+        subtitle=f"{num_right} right and {len(rows) - num_right} wrong ones{chosen}{discs}",
     )
     return save_figure(figure, folder.path / f"examples_{split}.png")
 
