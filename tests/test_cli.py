@@ -263,7 +263,7 @@ class TestPredict:
         predicts([], {"broken.jpg": "truncated"})
         code, _, err = run("predict", "a-run", "broken.jpg")
         assert code == 2
-        assert "none of the 1 images could be read" in err
+        assert "error: the image could not be read" in err
 
     def test_an_unknown_ending_is_refused_before_the_model_is_loaded(self, run):
         code, _, err = run("predict", "no-run", "a.jpg", "--out", "answers.xlsx")

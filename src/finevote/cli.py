@@ -219,7 +219,9 @@ def predict(
     for path, reason in unreadable.items():
         typer.echo(f"skipped {path}: {reason}", err=True)
     if not answers:
-        raise DataError(f"none of the {len(paths)} images could be read")
+        raise DataError(
+            f"none of {len(paths):,} image files could be read" if len(paths) > 1 else "the image could not be read"
+        )
     if out is None:
         _print_rich(_answer_table(answers))
     else:

@@ -149,7 +149,7 @@ def _open_split(folder: RunFolder, bundle: Bundle, *, split: str, data: str | Pa
     if split == "val":
         source = restore_split(source, folder.read_json(folder.split_json))
     if not source.splits.get(split):
-        found = ", ".join(f"{name} ({len(records):,} images)" for name, records in source.splits.items() if records)
+        found = ", ".join(f"{len(records):,} of {name}" for name, records in source.splits.items() if records)
         raise DataError(f"{source.name} has no {split} images; it has {found or 'none at all'}")
     return source
 
