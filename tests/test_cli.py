@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import finevote.training.fit
-from finevote import cli, measure, predictor
+from finevote import cli, cli_data, measure, predictor
 from finevote.config import dump_config, load_config
 from finevote.errors import RunError
 from finevote.training import loop
@@ -326,6 +326,6 @@ class TestDataShow:
     def test_the_sheet_is_bounded_by_leaving_classes_out_evenly(self, photographs, monkeypatch):
         from finevote.data.registry import open_source
 
-        monkeypatch.setattr(cli, "SHEET_IMAGES", 4)
-        records = cli._sheet_records(open_source(photographs, splits=("train",)), 2)
+        monkeypatch.setattr(cli_data, "SHEET_IMAGES", 4)
+        records = cli_data._sheet_records(open_source(photographs, splits=("train",)), 2)
         assert [record.label for record in records] == [0, 0, 1, 1]

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
 import sys
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Never
+from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
+from finevote.cli_data import data_app
+from finevote.cli_output import answer_table, as_csv, as_jsonl, check_out, print_rich, yaml_lines
 from finevote.errors import ArgumentError, DataError, FinevoteError, plain_message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pydantic import BaseModel
-
     from finevote.evaluation.report import Report
-    from finevote.types import DataSource, Ranked, Record
 
 DEFAULT_RECIPE = "flowers102_dinov2_s14"
 OUT_SUFFIXES = (".csv", ".jsonl")
-SHEET_IMAGES = 72  # on a contact sheet; more could not be looked at
 
 app = typer.Typer(
     name="finevote",
@@ -37,7 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Look at a data set before training.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -188,7 +180,7 @@ def evaluate(
         if as_json:
             typer.echo(json.dumps(report.to_dict(), indent=2))
         else:
-            _print_rich(report.table())
+            print_rich(report.table())
 
     measure(run, split=split.value, data=data, on_report=show)
 
@@ -207,7 +199,7 @@ def predict(
     Unreadable ones are reported and skipped.
     """
     if out is not None:
-        _check_out(out, OUT_SUFFIXES)
+        check_out(out, OUT_SUFFIXES)
     from finevote.files import atomic_write
     from finevote.predictor import Predictor, list_images
     from finevote.progress import Meter
@@ -223,23 +215,11 @@ def predict(
             f"none of {len(paths):,} image files could be read" if len(paths) > 1 else "the image could not be read"
         )
     if out is None:
-        _print_rich(_answer_table(answers))
+        print_rich(answer_table(answers))
     else:
-        text = _as_csv(answers) if out.suffix == ".csv" else _as_jsonl(answers)
+        text = as_csv(answers) if out.suffix == ".csv" else as_jsonl(answers)
         atomic_write(out, text.encode("utf-8", "surrogateescape"))
         typer.echo(f"{len(answers)} predictions written to {out}", err=True)
-
-
-def _check_out(out: Path, suffixes: Sequence[str]) -> None:
-    """Raise ArgumentError unless a file of one of these kinds can be written there."""
-    if out.suffix not in suffixes:
-        raise ArgumentError(f"--out {out} has the ending {out.suffix!r}; allowed: {', '.join(suffixes)}")
-    if out.is_dir():
-        raise ArgumentError(f"--out {out} is a folder: give a file in it")
-    if not out.parent.is_dir():
-        raise ArgumentError(f"--out {out}: there is no folder {out.parent}: make it, or choose another")
-    if not os.access(out.parent, os.W_OK):
-        raise ArgumentError(f"--out {out}: the folder {out.parent} cannot be written: choose another")
 
 
 @app.command()
@@ -276,120 +256,8 @@ def recipes(
     from finevote.config import list_recipes, load_config
 
     if name is not None:
-        typer.echo("\n".join(_yaml_lines(load_config(name))))
+        typer.echo("\n".join(yaml_lines(load_config(name))))
         return
     for recipe in list_recipes():
         config = load_config(recipe)
         typer.echo(f"{recipe}\n    {config.source}\n    {config.hardware}")
-
-
-@data_app.command("show")
-def data_show(
-    data: Annotated[str, typer.Argument(help="A folder, a CSV, Flowers-102 as published, or `synthetic`.")],
-    out: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("contact_sheet.png"),
-    per_class: Annotated[int, typer.Option(min=1, help="Training images to draw of each class.")] = 3,
-) -> None:
-    """Count and draw a data set.
-
-    Classes, images of each split, and a contact sheet of training images with their known parts boxed.
-    """
-    _check_out(out, (".png",))
-    from finevote.explanation.figures import contact_sheet, save_figure
-
-    source = _open_all_splits(data)
-    counts = ", ".join(f"{len(records)} {split}" for split, records in source.splits.items())
-    typer.echo(f"{source.name}: {len(source.class_names)} classes; images: {counts}")
-    for note in source.notes:
-        typer.echo(note)
-    records = _sheet_records(source, per_class)
-    sheet = contact_sheet(
-        [source.read(record) for record in records],
-        [source.class_names[record.label] for record in records],
-        [record.parts for record in records],
-        title=f"{source.name}: {len({record.label for record in records})} of {len(source.class_names)} classes",
-        num_columns=6,
-    )
-    typer.echo(save_figure(sheet, out))
-
-
-def _open_all_splits(data: str) -> DataSource:
-    """Open train, val and test; where there is no test split, or it is not valid, a note says so."""
-    from finevote.data.registry import open_source
-
-    try:
-        return open_source(data, splits=("train", "val", "test"))
-    except DataError as error:
-        source = open_source(data, splits=("train", "val"))
-        is_absent = str(error).startswith(f"{source.name} has no test images")
-        note = "there is no test split, which training does not need" if is_absent else f"the test split: {error}"
-        return replace(source, notes=(*source.notes, note))
-
-
-def _sheet_records(source: DataSource, per_class: int) -> list[Record]:
-    """Return up to `per_class` training records of each class, of evenly spread classes if all are too many."""
-    num_drawn = max(1, min(len(source.class_names), SHEET_IMAGES // per_class))
-    labels = [number * len(source.class_names) // num_drawn for number in range(num_drawn)]
-    by_class: dict[int, list[Record]] = {label: [] for label in labels}
-    for record in source.splits["train"]:
-        if len(by_class.get(record.label, range(per_class))) < per_class:
-            by_class[record.label].append(record)
-    return [record for records in by_class.values() for record in records]
-
-
-def _answer_table(answers: Sequence[Ranked]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("image", "class", "probability", box=None)
-    for answer in answers:
-        pairs = list(zip(answer.class_names, answer.probabilities, strict=True))
-        table.add_row(
-            Text(answer.image_id, overflow="fold"),
-            Text("\n".join(name for name, _ in pairs)),
-            Text("\n".join(f"{probability:.4f}" for _, probability in pairs)),
-        )
-    return table
-
-
-def _as_csv(answers: Sequence[Ranked]) -> str:
-    """Return one row an image: image, class_1, probability_1, class_2, ..."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    ranks = range(1, len(answers[0].class_names) + 1)
-    writer.writerow(["image", *(f"{name}_{rank}" for rank in ranks for name in ("class", "probability"))])
-    for answer in answers:
-        pairs = zip(answer.class_names, answer.probabilities, strict=True)
-        writer.writerow([answer.image_id, *(value for pair in pairs for value in pair)])
-    return file.getvalue()
-
-
-def _as_jsonl(answers: Sequence[Ranked]) -> str:
-    """Return one JSON object a line: {"image": ..., "top": [{"class": ..., "probability": ...}, ...]}."""
-    lines = []
-    for answer in answers:
-        pairs = zip(answer.class_names, answer.probabilities, strict=True)
-        top = [{"class": name, "probability": probability} for name, probability in pairs]
-        lines.append(json.dumps({"image": answer.image_id, "top": top}) + "\n")
-    return "".join(lines)
-
-
-def _yaml_lines(section: BaseModel, *, indent: str = "") -> list[str]:
-    """Return a section's settings as YAML, each with its description behind it."""
-    from pydantic import BaseModel
-
-    lines = []
-    values: Mapping[str, Any] = section.model_dump(mode="json")
-    for name, field in type(section).model_fields.items():
-        child = getattr(section, name)
-        if isinstance(child, BaseModel):
-            lines += [f"{indent}{name}:", *_yaml_lines(child, indent=indent + "  ")]
-        else:
-            about = f"  # {field.description}" if field.description else ""
-            lines.append(f"{indent}{name}: {json.dumps(values[name], ensure_ascii=False)}{about}")
-    return lines
-
-
-def _print_rich(renderable: Any) -> None:
-    from rich.console import Console
-
-    Console().print(renderable)

@@ -90,7 +90,7 @@ def _draw_birds(source: DataSource, path: Path) -> Path:
     sheet = contact_sheet(
         [source.read(record) for record in records],
         [source.class_names[record.label] for record in records],
-        [record.parts for record in records],
+        [source.regions(record).parts for record in records],
         title="Species of one genus differ in the boxed parts only",
         num_columns=2 * _NUM_DRAWN_PER_CLASS,
     )

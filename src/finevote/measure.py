@@ -22,7 +22,7 @@ from finevote.files import atomic_write
 from finevote.predictor import Predictor
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
-from finevote.types import DataSource, Predictions, Preprocessing, Record
+from finevote.types import DataSource, Predictions, Preprocessing, Record, Regions
 
 SPLITS = ("val", "test")
 _NUM_EXAMPLES, _NUM_OF_EACH = 12, 4
@@ -73,7 +73,7 @@ def evaluate(
         data=source.name,
         split=split,
         bundle_sha256=sha256,
-        pointing=point(predictions, records, predictor.preprocessing),
+        pointing=point(predictions, records, regions=source.regions, preprocessing=predictor.preprocessing),
         skipped=unreadable,
         num_test_openings=num_openings,
     )
@@ -108,11 +108,17 @@ def draw_examples(run: Path | str, *, split: str = "val", data: str | Path | Non
     return save_figure(figure, folder.path / f"examples_{split}.png")
 
 
-def point(predictions: Predictions, records: Sequence[Record], preprocessing: Preprocessing) -> PointingFigure | None:
+def point(
+    predictions: Predictions,
+    records: Sequence[Record],
+    *,
+    regions: Callable[[Record], Regions],
+    preprocessing: Preprocessing,
+) -> PointingFigure | None:
     """Return how far final votes fall in the records' telling parts; None without votes or boxes."""
     if predictions.final_votes is None or predictions.grid is None:
         return None
-    boxes = [boxes_in_view(record.parts, preprocessing) for record in records]
+    boxes = [boxes_in_view(regions(record).parts, preprocessing) for record in records]
     return summarize(share_in_boxes(predictions.final_votes, predictions.grid, boxes))
 
 

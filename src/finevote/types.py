@@ -30,6 +30,17 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class Regions:
+    """What is known of where things are in an image, in fractions of the image as it is read.
+
+    `subject` is the box around what is to be named, None where it is not known; `parts` are boxes of its visible parts.
+    """
+
+    subject: Box | None = None
+    parts: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One labelled image, not yet read.
 
@@ -41,7 +52,6 @@ class Record:
     label: int
     path: Path | None = None
     group: str | None = None
-    parts: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,9 @@ class DataSource:
 
     `splits` maps "train", "val", "test" to records; a split that was not asked for is absent. `read` returns an RGB
     image, EXIF rotation applied, and raises DataError for an unreadable one. `name` says where it came from.
+
+    `locate` gives the boxes of an image when they are wanted; None where the set has none. `protocol` names the way the
+    images are divided where a published set knows several. Both functions can be pickled.
     """
 
     name: str
@@ -57,6 +70,12 @@ class DataSource:
     splits: Mapping[str, tuple[Record, ...]]
     read: Callable[[Record], Image.Image]
     notes: tuple[str, ...] = ()
+    locate: Callable[[Record], Regions] | None = None
+    protocol: str | None = None
+
+    def regions(self, record: Record) -> Regions:
+        """Return what is known of where things are in an image; nothing where the set has no boxes."""
+        return Regions() if self.locate is None else self.locate(record)
 
 
 class Batch(NamedTuple):

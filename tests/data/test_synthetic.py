@@ -206,3 +206,12 @@ def test_a_foreign_record_is_refused(image_id):
     source = synthetic_source(splits=("val",), images_per_class=FEW)
     with pytest.raises(DataError, match="is not a synthetic image: expected an id such as"):
         source.read(Record(image_id=image_id, label=0))
+
+
+def test_the_boxes_of_a_record_are_those_of_its_pose_at_any_size_and_survive_a_loader_process():
+    source = synthetic_source(splits=("test",), image_size=64)
+    record = source.splits["test"][45]
+    assert [box.name for box in source.regions(record).parts] == list(SPECIES[record.label].patterns)
+    assert pickle.loads(pickle.dumps(source.locate))(record) == source.regions(record)
+    assert synthetic_source(splits=("test",)).regions(record) == source.regions(record)
+    assert source.regions(record) != source.regions(source.splits["test"][46])

@@ -16,7 +16,7 @@ import numpy as np
 from finevote.data.synthetic_drawing import compose, draw, draw_pose, part_box
 from finevote.data.synthetic_shapes import GENERA, Genus
 from finevote.errors import ArgumentError, DataError, suggest
-from finevote.types import DataSource, Record
+from finevote.types import DataSource, Record, Regions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,9 +78,10 @@ def synthetic_source(
     return DataSource(
         name="synthetic",
         class_names=tuple(species.name for species in SPECIES),
-        splits={split: _records(seed, split, counts[split]) for split in splits},
+        splits={split: _records(split, counts[split]) for split in splits},
         read=SpeciesArtist(seed=seed, image_size=image_size),
         notes=(f"drawn from seed {seed} at {image_size} px",),
+        locate=PartFinder(seed=seed),
     )
 
 
@@ -99,19 +100,30 @@ class SpeciesArtist:
         return draw(species.genus, species.patterns, scene, image_size=self.image_size)
 
 
+@dataclass(frozen=True, slots=True)
+class PartFinder:
+    """Knows where the telling parts of a drawn bird are; a plain value, as the artist is."""
+
+    seed: int
+
+    def __call__(self, record: Record) -> Regions:
+        """Return the boxes of the parts. Raises DataError for an id that `synthetic_source` does not give."""
+        split, name, number = _parse(record.image_id)
+        species = SPECIES[_LABELS[name]]
+        pose = draw_pose(_generator(self.seed, split, _LABELS[name], number))
+        return Regions(parts=tuple(part_box(species.genus, part, pose) for part in species.patterns))
+
+
 def _generator(seed: int, split: str, label: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, SPLITS.index(split), label, number])
 
 
-def _records(seed: int, split: str, num_images: int) -> tuple[Record, ...]:
-    return tuple(_record(seed, split, label, number) for label in range(len(SPECIES)) for number in range(num_images))
-
-
-def _record(seed: int, split: str, label: int, number: int) -> Record:
-    species = SPECIES[label]
-    pose = draw_pose(_generator(seed, split, label, number))
-    boxes = tuple(part_box(species.genus, part, pose) for part in species.patterns)
-    return Record(image_id=f"{split}/{species.name.replace(' ', '_')}/{number:04d}", label=label, parts=boxes)
+def _records(split: str, num_images: int) -> tuple[Record, ...]:
+    return tuple(
+        Record(image_id=f"{split}/{name}/{number:04d}", label=label)
+        for name, label in _LABELS.items()
+        for number in range(num_images)
+    )
 
 
 def _parse(image_id: str) -> tuple[str, str, int]:
