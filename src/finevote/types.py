@@ -45,13 +45,16 @@ class Record:
     """One labelled image, not yet read.
 
     `image_id` is unique in its data set and stable between machines (a path relative to the root, or a name).
-    `path` is None for images that are drawn in code. `group` ties photographs of one subject together.
+    `path` is None for images that are no file of their own; `cell` then names where in a table the image lies, as
+    table identity, slash and row, and is None for images that are drawn in code. `group` ties photographs of one
+    subject together.
     """
 
     image_id: str
     label: int
     path: Path | None = None
     group: str | None = None
+    cell: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class DataSource:
 
     `splits` maps "train", "val", "test" to records; a split that was not asked for is absent. `read` returns an RGB
     image, EXIF rotation applied, and raises DataError for an unreadable one. `name` says where it came from.
+
+    `argument` opens exactly this set again, from anywhere; None where what it was opened with does.
 
     `locate` gives the boxes of an image when they are wanted; None where the set has none. `protocol` names the way the
     images are divided where a published set knows several. Both functions can be pickled.
@@ -72,6 +77,7 @@ class DataSource:
     notes: tuple[str, ...] = ()
     locate: Callable[[Record], Regions] | None = None
     protocol: str | None = None
+    argument: str | None = None
 
     def regions(self, record: Record) -> Regions:
         """Return what is known of where things are in an image; nothing where the set has no boxes."""

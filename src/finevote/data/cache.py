@@ -57,9 +57,9 @@ class MemoryCache:
 
 
 class DiskCache:
-    """One .npy file an image, named by its path, time of change, size and how it was resized.
+    """One .npy file an image, named by its path, time of change, size and how it was resized, or by its table cell.
 
-    Images without a file are decoded every time. A damaged entry is made again.
+    Images that are drawn in code are drawn every time. A damaged entry is made again.
     """
 
     def __init__(self, folder: Path | None, *, resize: tuple[int, int], interpolation: str) -> None:
@@ -69,9 +69,9 @@ class DiskCache:
 
     def get(self, index: int, record: Record, decode: Decode) -> Tensor:  # noqa: ARG002 - the caches' common call
         """Return the decoded image, uint8 (3, rows, columns)."""
-        if record.path is None:
+        if record.path is None and record.cell is None:
             return decode(record)
-        entry = self._entry(record.path)
+        entry = self._entry(record)
         image = self._load(entry)
         if image is None:
             image = decode(record)
@@ -88,12 +88,9 @@ class DiskCache:
                 f"data.cache=disk: {error} with XDG_CACHE_HOME, or train with data.cache=none"
             ) from error
 
-    def _entry(self, path: Path) -> Path:
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise DataError(f"cannot read the image {path}: {error.strerror}") from error
-        key = (_FORMAT, str(path.absolute()), stat.st_mtime_ns, stat.st_size, *self.resize, self.interpolation)
+    def _entry(self, record: Record) -> Path:
+        content = (record.cell,) if record.path is None else _identity(record.path)
+        key = (_FORMAT, *content, *self.resize, self.interpolation)
         name = hashlib.sha256(repr(key).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.npy"
 
@@ -105,6 +102,14 @@ class DiskCache:
         if pixels.shape != (3, *self.resize) or pixels.dtype != np.uint8:
             return None
         return torch.from_numpy(pixels)
+
+
+def _identity(path: Path) -> tuple[str, int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"cannot read the image {path}: {error.strerror}") from error
+    return str(path.absolute()), stat.st_mtime_ns, stat.st_size
 
 
 def default_cache_folder() -> Path:

@@ -1,5 +1,6 @@
 """Reading photographs, and finding those that cannot be read before anything depends on them."""
 
+import io
 import threading
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -33,6 +34,18 @@ def read_image(path: Path) -> Image.Image:
         raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
 
 
+def decode_image(content: bytes, *, name: str) -> Image.Image:
+    """Return an encoded photograph as RGB, turned upright; `name` says in messages where it comes from.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    try:
+        return upright_rgb(_open_quietly(io.BytesIO(content)))
+    except Exception as error:  # as above
+        raise DataError(f"cannot read the image {name}: {_reason(error)}") from error
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Return an opened image as RGB, turned upright by its EXIF orientation.
 
@@ -60,7 +73,7 @@ def find_unreadable(
     """
 
     def problem(record: Record) -> str | None:
-        if record.path is None:
+        if record.path is None and record.cell is None:
             return None
         try:
             source.read(record)

@@ -4,9 +4,11 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from PIL import Image
 
 from finevote.data.images import read_record
 from finevote.errors import DataError
@@ -18,17 +20,23 @@ NUM_LISTED = 10
 
 
 class Item(NamedTuple):
-    """One labelled file; `image_id` is unique in the data set and stable between machines."""
+    """One labelled image; `image_id` is unique in the data set and stable between machines. See `Record`."""
 
     image_id: str
-    path: Path
+    path: Path | None
     class_name: str
     split: str
     group: str | None = None
+    cell: str | None = None
 
 
 def source_from_items(
-    name: str, items: Iterable[Item], *, splits: Sequence[str], notes: Sequence[str] = ()
+    name: str,
+    items: Iterable[Item],
+    *,
+    splits: Sequence[str],
+    notes: Sequence[str] = (),
+    read: Callable[[Record], Image.Image] = read_record,
 ) -> DataSource:
     """Number the classes of the training items in natural order and sort every item into its split.
 
@@ -47,20 +55,22 @@ def source_from_items(
     _check_known_classes(name, by_split, class_names)
     number = {class_name: label for label, class_name in enumerate(class_names)}
     found = {
-        split: tuple(Record(item.image_id, number[item.class_name], item.path, item.group) for item in by_split[split])
+        split: tuple(
+            Record(item.image_id, number[item.class_name], item.path, item.group, item.cell) for item in by_split[split]
+        )
         for split in SPLIT_NAMES
         if split in splits and by_split[split]
     }
     check_asked(name, found, splits)
     all_notes = (*notes, *_missing_notes(by_split, class_names), *lonely_notes(by_split["train"]))
-    return DataSource(name, class_names, found, read_record, all_notes)
+    return DataSource(name, class_names, found, read, all_notes)
 
 
 def check_asked(name: str, found: Iterable[str], splits: Sequence[str]) -> None:
     """Refuse a source without a test split that was asked for; a missing validation split can still be made."""
     if "test" in splits and "test" not in found:
         raise DataError(
-            f"{name} has no test images: add a test split (a test/ folder, or split=test in a CSV), "
+            f"{name} has no test images: add a test split (a test/ folder, or split=test in a table), "
             "or evaluate on the validation split"
         )
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from finevote.data.flowers102 import is_flowers102, open_flowers102
 from finevote.data.folder import open_folder
+from finevote.data.hub_argument import is_hub_argument
 from finevote.data.items import SPLIT_NAMES
 from finevote.data.tables import open_table
 from finevote.errors import ArgumentError, DataError, suggest
 from finevote.types import DataSource
 
-_TABLE_SUFFIXES = (".csv", ".tsv")
+_TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 _KINDS = (
     "a folder of class folders, a folder with train/ (val/, test/) of class folders, "
     "a CSV with path,label[,split][,group], Flowers-102 as published, or the word synthetic"
@@ -37,6 +38,10 @@ def open_source(data: str | Path, *, splits: Sequence[str]) -> DataSource:
         from finevote.data.synthetic import synthetic_source
 
         return synthetic_source(splits=splits)
+    if is_hub_argument(data):
+        from finevote.data.hub import open_hub
+
+        return open_hub(str(data), splits=splits)
     return _open_path(Path(data), splits=splits)
 
 
@@ -49,6 +54,10 @@ def _open_path(path: Path, *, splits: Sequence[str]) -> DataSource:
         raise DataError(f"cannot look into {path}: {error.strerror}: check its permissions") from None
     if is_folder:
         return open_folder(path, splits=splits)
+    if is_file and path.suffix.lower() == ".parquet":
+        from finevote.data.parquet import open_parquet
+
+        return open_parquet(path, splits=splits)
     if is_file and path.suffix.lower() in _TABLE_SUFFIXES:
         return open_table(path, splits=splits)
     problem = f"{path} is a file, but not a table ({', '.join(_TABLE_SUFFIXES)})" if is_file else f"{path} is not there"

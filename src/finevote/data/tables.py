@@ -1,16 +1,15 @@
-"""A table of images: a CSV file with the columns path, label and, if wanted, split and group."""
+"""A table of images as text: a CSV file with the columns path, label and, if wanted, split and group."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from finevote.data.items import NUM_LISTED, SPLIT_ALIASES, Item, list_some, plain_name, source_from_items
+from finevote.data.items import Item, list_some, source_from_items
+from finevote.data.rows import Row, check_columns, items_from_rows
 from finevote.errors import DataError
 from finevote.types import DataSource
 
-_NEEDED = ("path", "label")
-_COLUMNS = (*_NEEDED, "split", "group")
 _DELIMITERS = ",;\t"
 
 
@@ -23,8 +22,16 @@ def open_table(path: Path, *, splits: Sequence[str]) -> DataSource:
     Raises:
         DataError: unknown or missing columns, bad rows (all reported together), or missing files (likewise).
     """
-    items = _read_items(path)
-    missing = [item.image_id for item in items if item.split in splits and not item.path.is_file()]
+    return source_from_files(path, items_from_rows(str(path), _read_rows(path), folder=path.parent), splits=splits)
+
+
+def source_from_files(path: Path, items: Sequence[Item], *, splits: Sequence[str]) -> DataSource:
+    """Return the source of a table whose images are files.
+
+    Raises:
+        DataError: files are missing (all are counted), or as `source_from_items`.
+    """
+    missing = [item.image_id for item in items if item.split in splits and item.path and not item.path.is_file()]
     if missing:
         raise DataError(
             f"{path} names {list_some(missing, noun='file')} not found: paths are relative to {path.parent}/"
@@ -32,25 +39,18 @@ def open_table(path: Path, *, splits: Sequence[str]) -> DataSource:
     return source_from_items(str(path), items, splits=splits)
 
 
-def _read_items(path: Path) -> list[Item]:
+def _read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows. DictReader puts surplus fields under None and fills gaps with None."""
     reader = _open_reader(path)
-    items: list[Item] = []
-    problems: list[str] = []
-    seen: set[str] = set()
     try:
-        for row in reader:
-            problem = _problem(row, seen)
-            if problem:
-                problems.append(f"line {reader.line_num}: {problem}")
+        for fields in reader:
+            if None in fields or None in fields.values():
+                yield Row(f"line {reader.line_num}", {}, "has another number of fields than the header")
             else:
-                items.append(_item(path.parent, row))
-                seen.add(items[-1].image_id)
+                values = {column: value.strip() for column, value in fields.items()}
+                yield Row(f"line {reader.line_num}", values)
     except csv.Error as error:
-        problems.append(f"line {reader.line_num}: {error}, so the rest cannot be read")
-    if problems:
-        shown = "; ".join(problems[:NUM_LISTED])
-        raise DataError(f"{path}, bad rows ({len(problems)}): {shown}{'; ...' if len(problems) > NUM_LISTED else ''}")
-    return items
+        yield Row(f"line {reader.line_num}", {}, f"{error}, so the rest cannot be read")
 
 
 def _open_reader(path: Path) -> "csv.DictReader[str]":
@@ -67,48 +67,5 @@ def _open_reader(path: Path) -> "csv.DictReader[str]":
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     columns = [column.strip().lower() for column in reader.fieldnames or ()]
     reader.fieldnames = columns
-    _check_columns(path, columns)
+    check_columns(str(path), columns)
     return reader
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
-    unknown = [column for column in columns if column not in _COLUMNS]
-    missing = [column for column in _NEEDED if column not in columns]
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if unknown or missing or twice:
-        parts = [
-            f"unknown columns {', '.join(map(repr, unknown))}" if unknown else "",
-            f"no column {', '.join(map(repr, missing))}" if missing else "",
-            f"columns given twice: {', '.join(twice)}" if twice else "",
-        ]
-        raise DataError(f"{path} has {' and '.join(filter(None, parts))}; allowed: path, label[, split][, group]")
-
-
-def _problem(row: dict[str, str], seen: set[str]) -> str | None:
-    """Return what is wrong with a row, or None. DictReader puts surplus fields under None and fills gaps with None."""
-    if None in row or None in row.values():
-        return "has another number of fields than the header"
-    values = {column: value.strip() for column, value in row.items()}
-    blank = [column for column in (*_NEEDED, "split") if values.get(column) == ""]
-    if blank:
-        return f"blank {' and '.join(blank)}"
-    if values.get("split", "train").lower() not in SPLIT_ALIASES:
-        return f"split {values['split']!r} is none of train, val, test"
-    if _image_id(values["path"]) in seen:
-        return f"{values['path']} is listed a second time"
-    return None
-
-
-def _item(folder: Path, row: dict[str, str]) -> Item:
-    values = {column: value.strip() for column, value in row.items()}
-    return Item(
-        image_id=_image_id(values["path"]),
-        path=folder / values["path"],
-        class_name=plain_name(values["label"]),
-        split=SPLIT_ALIASES[values.get("split", "train").lower()],
-        group=values.get("group") or None,
-    )
-
-
-def _image_id(path: str) -> str:
-    return plain_name(Path(path).as_posix())

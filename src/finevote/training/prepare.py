@@ -101,8 +101,8 @@ def move_data(run: RunFolder, data: str | Path) -> None:
     Raises:
         DataError: they are not all there.
     """
-    load_data(run, data=data)
-    atomic_write(run.data_json, _json({**run.read_json(run.data_json), "data": _data_argument(data)}))
+    source = load_data(run, data=data)
+    atomic_write(run.data_json, _json({**run.read_json(run.data_json), "data": _data_argument(data, source)}))
 
 
 def _find_unreadable(source: DataSource, console: Console) -> dict[str, str]:
@@ -135,7 +135,7 @@ def _check_classes(source: DataSource) -> None:
 
 def _describe_data(data: str | Path, source: DataSource, unreadable: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "data": _data_argument(data),
+        "data": _data_argument(data, source),
         "name": source.name,
         "class_names": list(source.class_names),
         "num_images": {split: len(records) for split, records in source.splits.items()},
@@ -144,8 +144,10 @@ def _describe_data(data: str | Path, source: DataSource, unreadable: Mapping[str
     }
 
 
-def _data_argument(data: str | Path) -> str:
+def _data_argument(data: str | Path, source: DataSource) -> str:
     """Return the argument so that it means the same from any working directory."""
+    if source.argument is not None:
+        return source.argument
     return "synthetic" if data == "synthetic" else str(Path(data).absolute())
 
 
