@@ -8,7 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from finevote.backbones.catalogue import build_backbone
+from finevote.build import build_model, build_preprocessing
+from finevote.bundle import save_bundle
 from finevote.errors import WeightsError
+from tests.models import tiny_config
 
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 PATCH14 = "vit_small_patch14_dinov2.lvd142m"
@@ -124,24 +127,83 @@ def test_a_google_npz_file_is_loaded(tmp_path):
 def test_a_google_npz_file_without_a_key_is_refused(tmp_path):
     missing = "Transformer/encoderblock_1/LayerNorm_2/scale"
     np.savez(tmp_path / "vit.npz", **google_npz(drop=missing))
-    with pytest.raises(WeightsError, match=f"1 missing keys: {missing}"):
+    with pytest.raises(WeightsError, match=r"Google's layout of ViT, .*1 missing keys: blocks\.1\.norm2\.weight"):
         build(tmp_path / "vit.npz", name="vit_b16_in21k", size=64)
 
 
 def test_missing_and_left_over_keys_are_listed(tmp_path):
     state = official_dinov2()
-    state["blocks.7.norm1.weight"] = state.pop("blocks.1.norm1.weight")
+    state["blocks.1.norm3.bias"] = state.pop("blocks.1.norm2.bias")
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(
-        WeightsError, match=r"1 missing keys: blocks.1.norm1.weight; 1 unmatched keys: blocks.7.norm1.weight"
+        WeightsError, match=r"1 missing keys: blocks\.1\.norm2\.bias; 1 unmatched keys: blocks\.1\.norm3\.bias"
     ):
         build(tmp_path / "other.pth")
 
 
 def test_weights_of_another_width_are_refused(tmp_path):
     torch.save(official_dinov2(), tmp_path / "small.pth")
-    with pytest.raises(WeightsError, match="keys of another shape"):
+    seems = (
+        r"looks like DINOv2 ViT/14 \(2 blocks of width 32, .*\), the backbone is DINOv2 ViT/14 \(2 blocks of width 64"
+    )
+    with pytest.raises(WeightsError, match=rf"{seems}.*keys of another shape: blocks\.0"):
         build(tmp_path / "small.pth", embed_dim=64)
+
+
+def test_a_file_with_registers_is_told_from_a_backbone_without(tmp_path):
+    torch.save(official_dinov2(registers=4), tmp_path / "weights.pth")
+    with pytest.raises(
+        WeightsError,
+        match=r"in the official DINOv2 layout, does not fit the backbone vit_small.*: "
+        r"this looks like DINOv2 ViT/14 \(2 blocks of width 32, MLP of 128, 4 registers\), "
+        r"the backbone is DINOv2 ViT/14 \(2 blocks of width 32, MLP of 128\)",
+    ):
+        build(tmp_path / "weights.pth")
+
+
+def test_a_file_is_told_by_content_whatever_it_is_called(tmp_path):
+    state, arrays = official_dinov2(), google_npz()
+    save_file(state, tmp_path / "a.npz")
+    torch.save(state, tmp_path / "b.safetensors")
+    torch.save({"state_dict": state}, tmp_path / "c", _use_new_zipfile_serialization=False)
+    with (tmp_path / "d.pth").open("wb") as file:
+        np.savez(file, **arrays)
+    for name in "a.npz", "b.safetensors", "c":
+        assert torch.equal(build(tmp_path / name).layers[0].ls1.gamma, state["blocks.0.ls1.gamma"])
+    backbone = build(tmp_path / "d.pth", name="vit_b16_in21k", size=64)
+    assert torch.equal(backbone.norm.bias, torch.from_numpy(arrays["Transformer/encoder_norm/bias"]))
+
+
+def test_a_prefix_before_every_key_and_a_classifier_do_not_matter(tmp_path):
+    state = official_dinov2()
+    prefixed = {f"module.backbone.{key}": tensor for key, tensor in state.items()}
+    torch.save({"teacher": prefixed | {"module.backbone.head.weight": torch.zeros(3, 32)}}, tmp_path / "weights.pth")
+    backbone = build(tmp_path / "weights.pth")
+    assert torch.equal(backbone.layers[1].mlp.fc2.bias, state["blocks.1.mlp.fc2.bias"])
+
+
+def test_tensors_of_something_else_are_in_no_known_layout(tmp_path):
+    save_file({"conv1.weight": torch.zeros(3), "layer1.0.bn1.bias": torch.zeros(3)}, tmp_path / "resnet.safetensors")
+    with pytest.raises(WeightsError, match=r"in no layout that is known, it has conv1\.weight, layer1\.0\.bn1\.bias"):
+        build(tmp_path / "resnet.safetensors")
+
+
+@pytest.mark.parametrize("enabled", [True, False], ids=["voting", "plain"])
+def test_a_bundle_gives_its_trunk_last_block_and_norm_as_start_weights(tmp_path, enabled):
+    config = tiny_config(model__voting__enabled=enabled)
+    model = build_model(config, num_classes=5).eval()
+    preprocessing = build_preprocessing(config.data, model.backbone)
+    bundle = save_bundle(
+        tmp_path / "bundle", model, config=config, class_names="abcde", preprocessing=preprocessing, details={}
+    )
+    args = config.model.backbone_args
+    backbone = build_backbone("vit_tiny_patch16_224", image_size=(32, 32), weights=str(bundle), timm_args=args)
+    last = model.head.refine.layer if enabled else model.backbone.layers[2]
+    norm = model.head.refine.norm if enabled else model.head.norm
+    assert torch.equal(backbone.layers[0].attn.qkv.weight, model.backbone.layers[0].attn.qkv.weight)
+    assert torch.equal(backbone.layers[2].attn.qkv.weight, last.attn.qkv.weight)
+    assert torch.equal(backbone.norm.weight, norm.weight)
+    assert torch.equal(backbone.embedding.pos_embed, model.backbone.embedding.pos_embed)
 
 
 def test_a_file_that_would_run_code_is_refused_and_nothing_runs(tmp_path):
@@ -164,7 +226,7 @@ def test_a_text_file_is_no_weight_file(tmp_path):
 
 
 def test_a_folder_is_no_weight_file(tmp_path):
-    with pytest.raises(WeightsError, match="is a folder: give a weight file in it"):
+    with pytest.raises(WeightsError, match=r"is a folder without model\.safetensors or pytorch_model\.bin"):
         build(tmp_path)
 
 

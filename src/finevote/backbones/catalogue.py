@@ -59,11 +59,11 @@ def build_backbone(
     }
     vit = _create(timm_name, settings)
     if weights == "auto":
-        load_hub_weights(vit, _published_hub_id(timm_name))
+        load_hub_weights(vit, _published_hub_id(timm_name), name=name)
     elif weights.startswith(_HUB_PREFIX):
-        load_hub_weights(vit, weights.removeprefix(_HUB_PREFIX))
+        load_hub_weights(vit, weights.removeprefix(_HUB_PREFIX), name=name)
     elif weights != "none":
-        load_weight_file(vit, Path(weights).expanduser())
+        load_weight_file(vit, Path(weights).expanduser(), name=name)
     return TimmVit(vit, drop_path=drop_path)
 
 

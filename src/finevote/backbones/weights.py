@@ -1,49 +1,48 @@
-"""Weights from files and the hub: read safely, renamed to timm's keys, nothing missing and nothing left over."""
+"""Weights into a backbone: recognised by content, resampled once, with nothing missing and nothing left over."""
 
 import logging
-import pickle
-import warnings
-from collections.abc import Iterator, Mapping
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models import load_state_dict_from_hf
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
+from finevote.backbones.anatomy import dissect
+from finevote.backbones.layouts import recognise
+from finevote.backbones.weight_files import first_line, read_weight_file
 from finevote.errors import WeightsError
 
-_CLASSIFIER_PREFIXES = ("head.", "fc_norm.")
+_HEAD_PREFIXES = ("head.", "fc_norm.", "attn_pool.")
+_OPTIONAL_BIASES = (".attn.q_bias", ".attn.v_bias")
+_TWO_NAMES = ((r"\.ls(\d)\.gamma$", r".gamma_\1"), (r"^fc_norm\.", "norm."), (r"^norm\.", "fc_norm."))
 _NUM_NAMED = 8
 _logger = logging.getLogger(__name__)
 
 
-def load_weight_file(vit: VisionTransformer, path: Path) -> None:
-    """Load a `.pth`, `.pt`, `.bin`, `.safetensors` or Google `.npz` file into a timm ViT without classifier.
+def load_weight_file(vit: Any, path: Path, *, name: str) -> None:
+    """Load a weight file, in any layout that `layouts.py` knows, into a timm model without classifier.
 
     Position embeddings are resampled once, from the file's grid to the model's.
 
+    Args:
+        vit: the model.
+        path: a file, or a folder that holds a bundle or a model as the hub lays it out.
+        name: what the user calls the backbone.
+
     Raises:
-        WeightsError: no such file, not a weight file, code inside it, or keys and shapes that do not match.
+        WeightsError: no such file, not a weight file, code inside it, or weights of another backbone.
     """
-    if path.is_dir():
-        raise WeightsError(f"{path} is a folder: give a weight file in it")
-    if not path.is_file():
-        raise WeightsError(f"no weight file at {path}: check the path, or use weights=auto or weights=none")
-    if path.suffix == ".npz":
-        _load_npz(vit, path)
-        return
-    _load_tensors(vit, _read_tensors(path), origin=str(path))
+    _load_tensors(vit, read_weight_file(path).tensors, origin=str(path), name=name)
 
 
-def load_hub_weights(vit: VisionTransformer, hub_id: str) -> None:
+def load_hub_weights(vit: Any, hub_id: str, *, name: str) -> None:
     """Load the weights of a model on the hub, e.g. `timm/vit_base_patch14_dinov2.lvd142m`, from the cache or the net.
+
+    The hub's own client checks what it fetches and keeps it in the cache that timm and transformers share.
 
     Raises:
         WeightsError: they cannot be fetched, or do not match.
@@ -57,7 +56,7 @@ def load_hub_weights(vit: VisionTransformer, hub_id: str) -> None:
             f"the weights {hub_id} could not be fetched ({type(error).__name__}: {_first_clause(error)}): "
             "go online once, give a file by --set model.weights=PATH, or start from random ones by model.weights=none"
         ) from error
-    _load_tensors(vit, tensors, origin=hub_id)
+    _load_tensors(vit, tensors, origin=hub_id, name=name)
 
 
 @contextmanager
@@ -72,106 +71,91 @@ def _quiet_hub() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _load_tensors(vit: VisionTransformer, tensors: dict[str, Tensor], *, origin: str) -> None:
-    """Rename, resample and load, with nothing missing and nothing left over but a classifier."""
-    renamed = checkpoint_filter_fn(tensors, vit)
-    kept = {key: value for key, value in renamed.items() if not key.startswith(_CLASSIFIER_PREFIXES)}
-    _check_fit(vit.state_dict(), kept, origin)
-    vit.load_state_dict(kept, strict=True)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = load_file(path)
-            return tensors
-        with warnings.catch_warnings(action="ignore"):  # of an old pickle protocol, which the error below tells better
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        if not _is_saved_by_python(path):
-            raise WeightsError(f"{path} is not a weight file (.pth, .pt, .bin, .safetensors or .npz)") from None
+def _load_tensors(vit: Any, tensors: Mapping[str, Tensor], *, origin: str, name: str) -> None:
+    recognised = recognise(tensors)
+    if recognised is None:
         raise WeightsError(
-            f"{path} holds python objects besides tensors and is not opened, since they could run code: "
-            "save its state_dict alone, or as .safetensors"
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as weights, it may be cut short: {_first_line(error)}") from None
-    for wrapper in ("model", "state_dict", "teacher"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not (isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state_dict of tensors")
-    return content
+            f"{origin} is in no layout that is known, it has {_name_some(tensors)}: "
+            "give weights of a vision transformer in one of the layouts that docs/backbones.md lists"
+        )
+    layout, prefix = recognised
+    wanted = vit.state_dict()
+    got = layout.to_timm(tensors, prefix=prefix)
+    stranger = _compare_anatomies(got, wanted)
+    if stranger is None:
+        got = _resample(vit, got, origin=origin)
+    got = _without_unused(_under_names_of(wanted, got), wanted)
+    problems = [*filter(None, [stranger]), *_compare_keys(got, wanted)]
+    if problems:
+        raise WeightsError(f"{origin}, in {layout.title}, does not fit the backbone {name}: {'; '.join(problems)}")
+    vit.load_state_dict(got, strict=True)
 
 
-def _is_saved_by_python(path: Path) -> bool:
-    """Tell a pickle, or a zip archive with one in it, by its first bytes."""
-    with path.open("rb") as file:
-        return file.read(1) == pickle.PROTO or is_zipfile(path)
-
-
-def _load_npz(vit: VisionTransformer, path: Path) -> None:
+def _resample(vit: Any, tensors: Mapping[str, Tensor], *, origin: str) -> dict[str, Tensor]:
+    """Bring positions and patches to the model's grid and patch, as timm does for weights of its own."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            keys = set(archive.files)
-    except (OSError, ValueError, BadZipFile) as error:
-        raise WeightsError(f"{path} cannot be read as .npz weights: {_first_line(error)}") from None
-    wanted = _npz_keys(len(vit.blocks))
-    optional = {key for key in keys if key.startswith(("head/", "pre_logits/"))}
-    _report(missing=wanted - keys, unexpected=keys - wanted - optional, reshaped=[], origin=str(path))
-    try:
-        vit.load_pretrained(str(path))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise WeightsError(f"{path} is of another size than the model: {_first_line(error)}") from None
+        return _timm_reading(vit)(dict(tensors), vit)
+    except (RuntimeError, AssertionError) as error:
+        raise WeightsError(f"the positions in {origin} cannot be resampled: {first_line(error)}") from None
 
 
-def _npz_keys(depth: int) -> set[str]:
-    block = [f"{norm}/{kind}" for norm in ("LayerNorm_0", "LayerNorm_2") for kind in ("scale", "bias")]
-    block += [f"MlpBlock_3/Dense_{i}/{kind}" for i in (0, 1) for kind in ("kernel", "bias")]
-    block += [
-        f"MultiHeadDotProductAttention_1/{part}/{kind}"
-        for part in ("query", "key", "value", "out")
-        for kind in ("kernel", "bias")
-    ]
+def _timm_reading(vit: Any) -> Callable[[dict[str, Tensor], Any], dict[str, Tensor]]:
+    """Return the function by which timm reads weights of models of this kind."""
+    modules = (sys.modules[kind.__module__] for kind in type(vit).__mro__)
+    reading: Any = next(module for module in modules if hasattr(module, "checkpoint_filter_fn"))
+    return reading.checkpoint_filter_fn  # type: ignore[no-any-return]
+
+
+def _under_names_of(wanted: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Follow the model where timm has two names for one thing: the branches' scales, and the last norm."""
+    named = dict(got)
+    for key in got:
+        for pattern, other in _TWO_NAMES:
+            alias = re.sub(pattern, other, key)
+            if key not in wanted and alias in wanted and alias not in named:
+                named[alias] = named.pop(key)
+                break
+    return named
+
+
+def _without_unused(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out heads that the model has not, and biases it has not that are zero throughout."""
     return {
-        "cls",
-        "embedding/kernel",
-        "embedding/bias",
-        "Transformer/posembed_input/pos_embedding",
-        "Transformer/encoder_norm/scale",
-        "Transformer/encoder_norm/bias",
-        *(f"Transformer/encoderblock_{i}/{name}" for i in range(depth) for name in block),
+        key: tensor
+        for key, tensor in got.items()
+        if key in wanted
+        or not (key.startswith(_HEAD_PREFIXES) or (key.endswith(_OPTIONAL_BIASES) and not tensor.any()))
     }
 
 
-def _check_fit(wanted: Mapping[str, Tensor], got: Mapping[str, Any], origin: str) -> None:
+def _compare_anatomies(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    of_file, of_model = (dissect({key: tuple(tensor.shape) for key, tensor in some.items()}) for some in (got, wanted))
+    if of_file is None or of_file == of_model:
+        return None
+    return f"this looks like {of_file}, the backbone is {of_model}"
+
+
+def _compare_keys(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Return what is missing, left over, and of another shape, in timm's names."""
     reshaped = [
         f"{key} is {tuple(got[key].shape)}, not {tuple(wanted[key].shape)}"
         for key in wanted
         if key in got and got[key].shape != wanted[key].shape
     ]
-    _report(missing=set(wanted) - set(got), unexpected=set(got) - set(wanted), reshaped=reshaped, origin=origin)
-
-
-def _report(*, missing: set[str], unexpected: set[str], reshaped: list[str], origin: str) -> None:
-    problems = [
-        f"{len(keys)} {what}: {', '.join(sorted(keys)[:_NUM_NAMED])}{', ...' if len(keys) > _NUM_NAMED else ''}"
+    return [
+        f"{len(keys)} {what}: {_name_some(keys)}"
         for what, keys in (
-            ("missing keys", missing),
-            ("unmatched keys", unexpected),
-            ("keys of another shape", set(reshaped)),
+            ("missing keys", set(wanted) - set(got)),
+            ("unmatched keys", set(got) - set(wanted)),
+            ("keys of another shape", reshaped),
         )
         if keys
     ]
-    if problems:
-        raise WeightsError(
-            f"{origin} does not fit the model; {'; '.join(problems)}. Choose the backbone it was made for"
-        )
+
+
+def _name_some(keys: Collection[str]) -> str:
+    return f"{', '.join(sorted(keys)[:_NUM_NAMED])}{', ...' if len(keys) > _NUM_NAMED else ''}"
 
 
 def _first_clause(error: BaseException) -> str:
-    return _first_line(error).split(". ")[0].removesuffix(".")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error).split(". ")[0].removesuffix(".")
