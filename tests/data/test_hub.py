@@ -1,6 +1,7 @@
 """Data sets of the hub: real ones of the `datasets` library, in local folders and behind a local copy of the hub."""
 
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from finevote.data.transforms import eval_transform
 from finevote.errors import ArgumentError, DataError, StorageError
 from finevote.training.prepare import prepare_run
 from finevote.types import Preprocessing
+from tests.data.hub_server import COMMIT, serve_repository
 from tests.data.hub_sets import CLASSES, columns, make_set, png, write_parquet_set, write_split
 from tests.training.helpers import tiny_config
 
@@ -178,12 +180,25 @@ def test_no_image_column_is_told_with_the_columns_there_are(tmp_path):
         (",label=image", "column 'image' holds struct.*; allowed are text and whole numbers"),
         (",group=photographer", "has no column 'photographer'"),
         (",val=valid", "has no split 'valid'; did you mean 'validation'?"),
-        (":large", "BuilderConfig 'large' not found. Available: .*: choose one with hf:.*:CONFIG"),
+        (":large", r"BuilderConfig 'large' not found. Available: \['default'\]: choose one with hf:.*:CONFIG"),
     ],
 )
 def test_wrong_choices_are_told(folder, options, message):
     with pytest.raises(DataError, match=message):
         open_source(hub(folder, options), splits=FIT)
+
+
+def test_a_configuration_must_be_chosen_where_there_are_several(tmp_path):
+    for config in ("small", "large"):
+        write_parquet_set(tmp_path / config, num_train=4 if config == "small" else 6, num_val=0, num_test=0)
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n"
+        "- {config_name: small, data_files: small/data/train-*}\n"
+        "- {config_name: large, data_files: large/data/train-*}\n---\n"
+    )
+    with pytest.raises(DataError, match=r"available configs: \['small', 'large'\].*: choose one with hf:.*:CONFIG"):
+        open_source(hub(tmp_path), splits=FIT)
+    assert len(open_source(hub(tmp_path, ":large"), splits=FIT).splits["train"]) == 6
 
 
 def test_one_split_is_not_used_as_two(folder):
@@ -326,3 +341,55 @@ def test_a_missing_library_is_told_with_the_extra(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     install = "is not installed: pip install 'finevote[hub]'"
     assert done.stdout.splitlines() == [f"datasets {install}", f"datasets {install}", f"pyarrow {install}"], done.stderr
+
+
+OPEN = """
+import sys
+from finevote.data.registry import open_source
+source = open_source(sys.argv[1], splits=("train", "val"))
+print(source.argument, len(source.splits["train"]), source.read(source.splits["train"][0]).size, source.notes[-1])
+"""
+
+
+@pytest.fixture
+def on_the_hub(folder, tmp_path):
+    """Serve a data set as owner/birds; give a function that opens an argument in a process of its own."""
+    with serve_repository(folder, name="owner/birds") as (address, asked):
+
+        def open_in_process(argument, *, offline=False):
+            environment = {
+                **os.environ,
+                "HF_ENDPOINT": address,
+                "HF_HOME": str(tmp_path / "home"),
+                "HF_HUB_OFFLINE": "1" if offline else "0",
+                "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+            }
+            command = [sys.executable, "-c", OPEN, argument]
+            return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+
+        yield open_in_process, asked
+
+
+@pytest.mark.slow
+def test_a_set_of_the_hub_is_fetched_once_and_its_revision_is_kept(on_the_hub):
+    open_in_process, asked = on_the_hub
+    pinned = f"hf:owner/birds,revision={COMMIT}"
+    expected = f"{pinned} 8 (24, 20) revision {COMMIT}\n"
+    assert open_in_process("hf:owner/birds").stdout == expected
+    files = [line for line in asked if line.startswith("GET") and line.endswith(".parquet")]
+    assert len(files) == 3
+    assert open_in_process(pinned).stdout == expected
+    assert [line for line in asked if line.startswith("GET") and line.endswith(".parquet")] == files
+    assert open_in_process(pinned, offline=True).stdout == expected
+    other = open_in_process("hf:owner/birds,revision=abc", offline=True)
+    assert f"the hub cannot be reached, and the cache has revision {COMMIT}, not abc" in other.stderr
+
+
+@pytest.mark.slow
+def test_what_is_not_on_the_hub_is_told(on_the_hub):
+    open_in_process, _ = on_the_hub
+    gone = open_in_process("hf:owner/gone")
+    assert "DataError: cannot load hf:owner/gone: Dataset 'owner/gone' doesn't exist on the Hub" in gone.stderr
+    assert "check the name; if it is private or asks for consent, log in with `hf auth login`" in gone.stderr
+    revision = open_in_process("hf:owner/birds,revision=v9")
+    assert "cannot load hf:owner/birds: Revision 'v9' doesn't exist" in revision.stderr

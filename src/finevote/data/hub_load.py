@@ -41,19 +41,28 @@ def load_tables(argument: HubArgument) -> HubTables:
     """
     datasets = _import_library()
     place = _check_place(argument)
-    saved = _saved_splits(place) if argument.is_local else None
+    folders = _saved_splits(place) if argument.is_local else {}
+    if folders:
+        return HubTables(tuple(folders), lambda split: _load_saved(argument, folders[split]))
     with _explained(argument), _bars_on_terminals_only(datasets):
-        if saved is not None:
-            folders = saved
-            return HubTables(tuple(folders), lambda split: datasets.load_from_disk(str(folders[split])))
         builder = datasets.load_dataset_builder(str(place), argument.config, revision=argument.revision)
         _check_builder(argument, builder)
         builder.download_and_prepare()
     return HubTables(
         tuple(str(split) for split in builder.info.splits),
-        lambda split: builder.as_dataset(split=split),
+        lambda split: _open_prepared(argument, builder, split),
         revision=None if argument.is_local else builder.hash,
     )
+
+
+def _load_saved(argument: HubArgument, folder: Path) -> Dataset:
+    with _explained(argument):
+        return _import_library().load_from_disk(str(folder))
+
+
+def _open_prepared(argument: HubArgument, builder: Any, split: str) -> Dataset:
+    with _explained(argument):
+        return builder.as_dataset(split=split)
 
 
 def _import_library() -> Any:
@@ -79,13 +88,13 @@ def _check_place(argument: HubArgument) -> Path:
     return Path(argument.place)
 
 
-def _saved_splits(folder: Path) -> dict[str, Path] | None:
-    """Return {split: folder} of what `save_to_disk` wrote; None if it did not write this folder."""
+def _saved_splits(folder: Path) -> dict[str, Path]:
+    """Return {split: folder} of what `save_to_disk` wrote; empty if it did not write this folder."""
     if (folder / "state.json").is_file():
         return {"train": folder}
     index = folder / "dataset_dict.json"
     if not index.is_file():
-        return None
+        return {}
     try:
         names = json.loads(index.read_text(encoding="utf-8"))["splits"]
         return {name: folder / Path(name).name for name in names}
@@ -117,9 +126,9 @@ def _explained(argument: HubArgument) -> Iterator[None]:
         chain = _chain(error)
         if any(_is_disk_full(link) for link in chain):
             raise StorageError(
-                f"no room for {argument.name}: {_first_line(error)}: free some space, or set HF_HOME to a larger disk"
+                f"no room for {argument.name}: {_first_lines(error)}: free some space, or set HF_HOME to a larger disk"
             ) from error
-        reason, hint = _first_line(_telling(chain)), _hint(argument, chain)
+        reason, hint = _first_lines(_telling(chain)), _hint(argument, chain)
         raise DataError(f"cannot load {argument.name}: {reason}{f': {hint}' if hint else ''}") from error
 
 
@@ -153,9 +162,10 @@ def _hint(argument: HubArgument, chain: list[BaseException]) -> str:
     return ""
 
 
-def _first_line(error: BaseException) -> str:
+def _first_lines(error: BaseException) -> str:
+    """Return the sentence of an error and the next, which often lists what there is; examples of use come after."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".:") if lines else type(error).__name__
+    return " ".join(lines[:2]).rstrip(".:") or type(error).__name__
 
 
 @contextmanager

@@ -56,7 +56,8 @@ def source_from_items(
     number = {class_name: label for label, class_name in enumerate(class_names)}
     found = {
         split: tuple(
-            Record(item.image_id, number[item.class_name], item.path, item.group, item.cell) for item in by_split[split]
+            Record(item.image_id, number[item.class_name], item.path, group=item.group, cell=item.cell)
+            for item in by_split[split]
         )
         for split in SPLIT_NAMES
         if split in splits and by_split[split]
