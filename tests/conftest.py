@@ -32,6 +32,7 @@ def _font_list(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _own_caches(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     caches = tmp_path_factory.getbasetemp() / "caches" / uuid.uuid4().hex
     monkeypatch.setenv("XDG_CACHE_HOME", str(caches))
+    monkeypatch.setenv("FINEVOTE_DATA", str(caches / "data"))
     monkeypatch.setenv("HF_HOME", str(caches / "huggingface"))
     monkeypatch.setenv("TORCH_HOME", str(caches / "torch"))
     return caches

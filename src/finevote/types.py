@@ -47,7 +47,7 @@ class Record:
     `image_id` is unique in its data set and stable between machines (a path relative to the root, or a name).
     `path` is None for images that are no file of their own; `cell` then names where in a table the image lies, as
     table identity, slash and row, and is None for images that are drawn in code. `group` ties photographs of one
-    subject together.
+    subject together. `banner_px` rows at the bottom of the upright image are no part of the photograph.
     """
 
     image_id: str
@@ -55,6 +55,7 @@ class Record:
     path: Path | None = None
     group: str | None = None
     cell: str | None = None
+    banner_px: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,14 @@ def test_another_resize_has_entries_of_its_own(disk, record, change):
     other.get(0, record, decode)
     assert decode.calls == 1
     assert len(entries(disk)) == 2
+
+
+def test_an_image_less_its_banner_has_an_entry_of_its_own(disk, record):
+    whole, cut = Decoder(), Decoder()
+    disk.get(0, record, whole)
+    image = disk.get(0, replace(record, banner_px=2), cut)
+    assert (whole.calls, cut.calls, len(entries(disk))) == (1, 1, 2)
+    assert torch.equal(image, Decoder()(replace(record, banner_px=2)))
 
 
 def test_images_without_a_file_are_not_kept_on_disk(disk):

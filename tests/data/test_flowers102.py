@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from finevote.data import flowers102
+from finevote.data.flowers102 import FLOWERS102
 from finevote.data.registry import open_source
 from finevote.errors import DataError
 
@@ -47,7 +47,7 @@ def test_fit_looks_at_no_test_image(flowers):
     for number in (6, 7, 8):
         (root / "jpg" / f"image_{number:05d}.jpg").unlink()
     assert set(open_source(root, splits=("train", "val")).splits) == {"train", "val"}
-    with pytest.raises(DataError, match=r"lacks 3 images: jpg/image_00006\.jpg, .*unpack 102flowers\.tgz again"):
+    with pytest.raises(DataError, match=r"lacks 3 images: jpg/image_00006\.jpg, .*unpack its archive again"):
         open_source(root, splits=("test",))
 
 
@@ -74,11 +74,14 @@ def test_labels_outside_the_classes_are_told(flowers):
         open_source(flowers(labels=(0, 1, 2, 2, 2, 2, 1, 2)), splits=("train",))
 
 
-def test_the_real_photographs_are_read_as_published():
-    root = Path(os.environ.get("FINEVOTE_FLOWERS102", Path(__file__).parents[2] / "data" / "flowers102"))
-    if not flowers102.is_flowers102(root):
-        pytest.skip("Flowers-102 is not in data/flowers102: put it there, or set FINEVOTE_FLOWERS102 to its folder")
-    source = open_source(root, splits=("train", "val"))
+def test_the_real_photographs_are_read_by_the_reader_of_the_archive():
+    root = Path(os.environ.get("FINEVOTE_FLOWERS102", Path(__file__).parents[3] / "shared" / "flowers102"))
+    if FLOWERS102.find(root) is None:
+        pytest.skip(
+            "Flowers-102 is not in ../shared/flowers102: put it there, or set FINEVOTE_FLOWERS102 to its folder"
+        )
+    source = open_source(f"flowers102@{root}", splits=("train", "val"))
+    assert (source.name, source.protocol, source.notes) == ("flowers102", "official", ())
     for split in ("train", "val"):
         counts = Counter(record.label for record in source.splits[split])
         assert counts == dict.fromkeys(range(102), 10)

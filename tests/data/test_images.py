@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finevote.data.images import find_unreadable, read_image, read_record, without
+from finevote.data.images import find_unreadable, read_header, read_image, read_record, without
 from finevote.errors import DataError
 from finevote.types import DataSource, Record
 
@@ -140,3 +140,21 @@ def test_without_refuses_to_empty_a_split(tmp_path, paint):
 def test_a_record_without_a_file_cannot_be_read_from_disk():
     with pytest.raises(DataError, match="drawn has no file to read"):
         read_record(Record("drawn", 0))
+
+
+def test_a_banner_is_cut_off_below_and_must_leave_a_photograph(tmp_path, paint):
+    path = paint(tmp_path / "plane.png", size=(20, 40))
+    whole = read_image(path)
+    cut = read_record(Record("plane", 0, path, banner_px=20))
+    assert cut.tobytes() == whole.crop((0, 0, 20, 20)).tobytes()
+    with pytest.raises(DataError, match="40 rows are no more than the banner of 36 and 8 of a photograph"):
+        read_record(Record("plane", 0, path, banner_px=36))
+
+
+def test_the_header_tells_size_and_orientation_without_decoding(tmp_path, paint):
+    path = paint(tmp_path / "photo.jpg", size=(40, 30))
+    assert read_header(path) == (40, 30, 1)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert read_header(path) == (40, 30, 1)
+    with pytest.raises(DataError, match=r"cannot read the image .*gone\.jpg: No such file"):
+        read_header(tmp_path / "gone.jpg")

@@ -57,7 +57,7 @@ class MemoryCache:
 
 
 class DiskCache:
-    """One .npy file an image, named by its path, time of change, size and how it was resized, or by its table cell.
+    """One .npy file an image, named by its path, time of change and size, or its table cell, and how it was cut.
 
     Images that are drawn in code are drawn every time. A damaged entry is made again.
     """
@@ -90,7 +90,8 @@ class DiskCache:
 
     def _entry(self, record: Record) -> Path:
         content = (record.cell,) if record.path is None else _identity(record.path)
-        key = (_FORMAT, *content, *self.resize, self.interpolation)
+        cut = (record.banner_px,) if record.banner_px else ()
+        key = (_FORMAT, *content, *self.resize, self.interpolation, *cut)
         name = hashlib.sha256(repr(key).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.npy"
 

@@ -1,75 +1,31 @@
 """Oxford Flowers-102 as it is published: imagelabels.mat, setid.mat and jpg/image_00001.jpg onwards."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from finevote.data.images import read_record
-from finevote.data.items import check_asked, list_some
+from finevote.data.published import Layout, PublishedList, has, raise_bad_rows, read_integers
 from finevote.errors import DataError
-from finevote.types import DataSource, Record
 
-_SPLIT_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
-
-
-def is_flowers102(root: Path) -> bool:
-    """Tell whether `root` has the files of the official layout."""
-    return (root / "imagelabels.mat").is_file() and (root / "setid.mat").is_file() and (root / "jpg").is_dir()
+_LISTS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
-def open_flowers102(root: Path, *, splits: Sequence[str]) -> DataSource:
-    """Open the official splits; image numbers and labels in the files count from 1, labels here from 0.
+def _is_flowers102(root: Path) -> bool:
+    return has(root, "imagelabels.mat", "setid.mat", "jpg")
 
-    Raises:
-        DataError: a .mat file is broken, or images of the asked-for splits are missing (all of them are counted).
-    """
+
+def _read(root: Path, name: str) -> PublishedList:
+    """Return one list; image numbers and labels in the files count from 1. The archive has no names of classes."""
     from torchvision.datasets import Flowers102
 
-    class_names = tuple(str(name) for name in Flowers102.classes)
-    labels = _read_mat(root / "imagelabels.mat", ["labels"])["labels"]  # (num_images,), 1-based classes
-    numbers = _read_mat(root / "setid.mat", [_SPLIT_KEYS[split] for split in splits])
-    if labels.min() < 1 or labels.max() > len(class_names):
-        raise DataError(f"{root / 'imagelabels.mat'} has labels outside 1 to {len(class_names)}: fetch it again")
-    found = {
-        split: tuple(_record(root, number, labels) for number in np.sort(numbers[_SPLIT_KEYS[split]]).tolist())
-        for split in splits
-        if numbers[_SPLIT_KEYS[split]].size
-    }
-    check_asked(str(root), found, splits)
-    _check_files(root, found)
-    return DataSource(str(root), class_names, found, read_record)
+    num_classes = len(Flowers102.classes)
+    labels = read_integers(root / "imagelabels.mat", "labels")  # by image number
+    if min(labels) < 1 or max(labels) > num_classes:
+        raise DataError(f"{root / 'imagelabels.mat'} has labels outside 1 to {num_classes}: fetch it again")
+    numbers = read_integers(root / "setid.mat", _LISTS[name])
+    beyond = [number for number in numbers if not 1 <= number <= len(labels)]
+    raise_bad_rows(
+        root / "setid.mat", [f"names image {number}, but there are {len(labels)} labels" for number in beyond]
+    )
+    return Flowers102.classes, [(f"jpg/image_{number:05d}.jpg", labels[number - 1] - 1) for number in numbers]
 
 
-def _record(root: Path, number: int, labels: np.ndarray) -> Record:
-    if not 1 <= number <= labels.size:
-        raise DataError(
-            f"{root / 'setid.mat'} names image {number}, but there are {labels.size} labels: fetch it again"
-        )
-    name = f"jpg/image_{number:05d}.jpg"
-    return Record(name, int(labels[number - 1]) - 1, root / name)
-
-
-def _read_mat(path: Path, keys: list[str]) -> dict[str, np.ndarray]:
-    """Return the named arrays of a MATLAB file, flat and int64; others in it are not read."""
-    from scipy.io import loadmat
-
-    try:
-        content: dict[str, Any] = loadmat(str(path), variable_names=keys)
-        return {key: content[key].ravel().astype(np.int64) for key in keys}
-    except KeyError as error:
-        raise DataError(f"{path} has no array {error}: fetch the file again") from None
-    except Exception as error:  # a parser of broken files may raise anything at all
-        raise DataError(f"cannot read {path}: {error}: fetch the file again") from error
-
-
-def _check_files(root: Path, splits: dict[str, tuple[Record, ...]]) -> None:
-    missing = [
-        record.image_id
-        for records in splits.values()
-        for record in records
-        if record.path is None or not record.path.is_file()
-    ]
-    if missing:
-        raise DataError(f"{root} lacks {list_some(missing, noun='image')}: unpack 102flowers.tgz again")
+FLOWERS102 = Layout(_is_flowers102, _read)

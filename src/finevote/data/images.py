@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from finevote.errors import DataError
 from finevote.types import DataSource, Record
@@ -57,10 +57,33 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_record(record: Record) -> Image.Image:
-    """Return the image of a record that has a file; see `read_image`."""
+    """Return the image of a record that has a file, its banner cut off; see `read_image`."""
     if record.path is None:
         raise DataError(f"{record.image_id} has no file to read")
-    return read_image(record.path)
+    image = read_image(record.path)
+    if not record.banner_px:
+        return image
+    if image.height < record.banner_px + MIN_SIDE:
+        raise DataError(
+            f"cannot read the image {record.path}: {image.height} rows are no more than the banner of "
+            f"{record.banner_px} and {MIN_SIDE} of a photograph"
+        )
+    return image.crop((0, 0, image.width, image.height - record.banner_px))
+
+
+def read_header(path: Path) -> tuple[int, int, int]:
+    """Return width and height in pixels as stored, and the EXIF orientation (1 to 8), without decoding.
+
+    Raises:
+        DataError: the file is missing or not an image.
+    """
+    try:
+        with path.open("rb") as file:
+            image = _open_quietly(file)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return image.width, image.height, orientation if orientation in range(1, 9) else 1
+    except Exception as error:  # a decoder may raise anything at all on a broken file
+        raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
 
 
 def find_unreadable(

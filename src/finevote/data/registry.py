@@ -1,12 +1,27 @@
-"""From a path, or the word `synthetic`, to a data set: the kind is seen from what is there."""
+"""From the one string that names data everywhere to a data set; what lies at a path is seen from its content.
 
+synthetic       the drawn birds
+cub200          a published set by name, fetched when it is not there; a file or folder of that name comes first
+cub200@         the published set, whatever lies here
+cub200@FOLDER   the published set in FOLDER/cub200 or in FOLDER itself
+birds, a.csv    a path
+"""
+
+import difflib
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from finevote.data.flowers102 import is_flowers102, open_flowers102
+from rich.console import Console
+
+from finevote.data.catalogue import DATASETS
+from finevote.data.fetch import fetch
 from finevote.data.folder import open_folder
 from finevote.data.hub_argument import is_hub_argument
 from finevote.data.items import SPLIT_NAMES
+from finevote.data.published import DatasetInfo, choose_protocol, open_published
 from finevote.data.tables import open_table
 from finevote.errors import ArgumentError, DataError, suggest
 from finevote.types import DataSource
@@ -14,26 +29,51 @@ from finevote.types import DataSource
 _TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 _KINDS = (
     "a folder of class folders, a folder with train/ (val/, test/) of class folders, "
-    "a CSV with path,label[,split][,group], Flowers-102 as published, or the word synthetic"
+    "a CSV with path,label[,split][,group], a published set in its own layout, "
+    "the name of one (finevote data list), or the word synthetic"
 )
 
 
-def open_source(data: str | Path, *, splits: Sequence[str]) -> DataSource:
-    """Open the data set at a path, or `synthetic`; only the splits that are asked for are looked at.
+class Named(NamedTuple):
+    """A published set that was named, the folder that it belongs into, and the same from any working directory."""
+
+    info: DatasetInfo
+    folder: Path
+    argument: str
+
+    def find(self) -> Path | None:
+        """Return where the set lies, in its folder or right in the one that holds it; None if it is not there."""
+        return self.info.find(self.folder) or self.info.find(self.folder.parent)
+
+
+def open_source(data: str | Path, *, splits: Sequence[str], protocol: str | None = None) -> DataSource:
+    """Open a data set; only the splits that are asked for are looked at. A named one that is not there is fetched.
 
     A data set without splits is all "train". "val" is absent if the data set has none (see `with_validation`).
 
     Args:
-        data: where the images are.
+        data: where the images are, as the top of this module lists.
         splits: of "train", "val" and "test".
+        protocol: how a published set is divided; None: its first protocol.
 
     Raises:
-        ArgumentError: an unknown split.
-        DataError: nothing is there, it is of no known kind, or its content is not valid.
+        ArgumentError: an unknown split or protocol, or a protocol for a set that has none.
+        DataError: nothing is there, it is of no known kind, or its content is not valid; or it cannot be fetched.
+        StorageError: there is no room for what must be fetched.
     """
     unknown = [split for split in splits if split not in SPLIT_NAMES]
     if unknown:
         raise ArgumentError(f"unknown split {unknown[0]!r}{suggest(unknown[0], SPLIT_NAMES)}")
+    named = find_named(data)
+    if named is not None:
+        root = find_or_fetch(named)
+        source = open_info(named.info, root, name=named.info.name, splits=splits, protocol=protocol)
+        return replace(source, argument=named.argument)
+    found = None if data == "synthetic" else recognise(Path(data))
+    if found is not None:
+        return open_info(*found, name=str(data), splits=splits, protocol=protocol)
+    if protocol is not None:
+        raise ArgumentError(f"{data} is divided in one way only: leave the protocol {protocol!r} out")
     if data == "synthetic":
         from finevote.data.synthetic import synthetic_source
 
@@ -45,11 +85,91 @@ def open_source(data: str | Path, *, splits: Sequence[str]) -> DataSource:
     return _open_path(Path(data), splits=splits)
 
 
+def find_named(data: str | Path) -> Named | None:
+    """Return the published set that is named; None if `data` names none, or is a path that is there."""
+    name, at, folder = str(data).partition("@")
+    info = DATASETS.get(name)
+    if info is None or (not at and Path(data).exists()):
+        return None
+    if not folder:
+        return Named(info, data_root() / info.folder, f"{name}@")
+    root = Path(folder).expanduser().absolute()
+    return Named(info, root / info.folder, f"{name}@{root}")
+
+
+def recognise(path: Path) -> tuple[DatasetInfo, Path] | None:
+    """Return the published set that lies at a path, by its content, and its root; None for anything else.
+
+    Raises:
+        DataError: the path cannot be looked into.
+    """
+    try:
+        if path.is_dir():
+            for info in DATASETS.values():
+                root = info.find(path)
+                if root is not None:
+                    return info, root
+    except PermissionError as error:
+        raise DataError(f"cannot look into {path}: {error.strerror}: check its permissions") from None
+    return None
+
+
+def open_info(
+    info: DatasetInfo, root: Path, *, name: str, splits: Sequence[str], protocol: str | None = None
+) -> DataSource:
+    """Open a published set at its root; notes say where it differs in number from what was published.
+
+    Raises:
+        ArgumentError: it has no such protocol.
+        DataError: as `open_published`.
+    """
+    chosen = choose_protocol(info.protocols, protocol, name=name)
+    source = open_published(info.layout, root, name=name, protocol=chosen, splits=splits)
+    return replace(source, notes=tuple(info.differences(source, chosen)))
+
+
+def find_or_fetch(named: Named, *, console: Console | None = None) -> Path:
+    """Return where a named set lies, fetching it first if it is not there.
+
+    Raises:
+        DataError: it cannot be fetched; how to bring it by hand is said.
+        StorageError: there is no room for it.
+    """
+    root = named.find()
+    if root is not None:
+        return root
+    console = console or Console(stderr=True)
+    console.print(f"{named.info.title} is not in {named.folder} yet: fetching it", highlight=False, markup=False)
+    return get(named, console=console)
+
+
+def get(named: Named, *, console: Console | None = None) -> Path:
+    """Bring what is missing of a named set into its folder and return its root.
+
+    Raises:
+        DataError: it cannot be fetched, or its files hold something else than they should.
+        StorageError: there is no room for it.
+    """
+    fetch(named.info.files, named.folder, console=console, instructions=named.info.instructions)
+    root = named.info.find(named.folder)
+    if root is None:
+        raise DataError(
+            f"{named.folder} has the files of {named.info.title}, but not its layout: remove it, get it again"
+        )
+    return root
+
+
+def data_root() -> Path:
+    """Return the folder of all named sets: $FINEVOTE_DATA, or finevote in $XDG_DATA_HOME or ~/.local/share."""
+    own, shared = os.environ.get("FINEVOTE_DATA"), os.environ.get("XDG_DATA_HOME")
+    if own:
+        return Path(own).expanduser().absolute()
+    return (Path(shared) if shared else Path.home() / ".local" / "share") / "finevote"
+
+
 def _open_path(path: Path, *, splits: Sequence[str]) -> DataSource:
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
-        if is_folder and is_flowers102(path):
-            return open_flowers102(path, splits=splits)
     except PermissionError as error:
         raise DataError(f"cannot look into {path}: {error.strerror}: check its permissions") from None
     if is_folder:
@@ -60,5 +180,8 @@ def _open_path(path: Path, *, splits: Sequence[str]) -> DataSource:
         return open_parquet(path, splits=splits)
     if is_file and path.suffix.lower() in _TABLE_SUFFIXES:
         return open_table(path, splits=splits)
-    problem = f"{path} is a file, but not a table ({', '.join(_TABLE_SUFFIXES)})" if is_file else f"{path} is not there"
-    raise DataError(f"{problem}: give {_KINDS}")
+    if is_file:
+        raise DataError(f"{path} is a file, but not a table ({', '.join(_TABLE_SUFFIXES)}): give {_KINDS}")
+    near = difflib.get_close_matches(str(path).partition("@")[0], DATASETS, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    raise DataError(f"{path} is not there{meant}: give {_KINDS}")
