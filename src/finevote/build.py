@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from finevote.backbones.catalogue import build_backbone
-from finevote.backbones.timm_vit import TimmVit, VitLayer
+from finevote.backbones.layer import VitLayer
+from finevote.backbones.timm_vit import TimmVit
 from finevote.config import CacheKind, Config, DataConfig, ModelConfig, Size, VotingConfig
 from finevote.data.dataset import PhotoDataset, collate
 from finevote.data.sampler import BalancedBatches, EvaluationBatches, ShuffledBatches

@@ -1,21 +1,48 @@
 import logging
+from collections import Counter
 
 import pytest
 import timm
 import torch
 
 from finevote.backbones import weights
-from finevote.backbones.catalogue import SHORT_NAMES, build_backbone, round_image_size
+from finevote.backbones.catalogue import SHORT_NAMES, build_backbone, create_vit, round_image_size
+from finevote.backbones.published import PUBLISHED
+from finevote.backbones.timm_vit import TimmVit
 from finevote.errors import ArgumentError, WeightsError
 
 
-@pytest.mark.parametrize("short", SHORT_NAMES)
-def test_every_short_name_is_a_timm_model(short):
-    assert timm.is_model(SHORT_NAMES[short])
+@pytest.mark.parametrize("info", PUBLISHED.values(), ids=lambda info: info.name)
+def test_a_short_name_is_what_the_table_says(info):
+    """Built whole, on the meta device, so that nothing is allocated; the rest is what timm states of these weights."""
+    backbone = TimmVit(create_vit(info.timm_name, image_size=None, timm_args={}, device="meta"))
+    stated = timm.get_pretrained_cfg(info.timm_name)
+    assert info.num_parameters == sum(parameter.numel() for parameter in backbone.parameters())
+    assert backbone.image_size == stated.input_size[1:] == (info.native_px, info.native_px)
+    assert backbone.grid == (info.native_px // info.patch_px,) * 2
+    assert (backbone.mean, backbone.std) == (stated.mean, stated.std)
+    assert info.licence == stated.license
+    assert info.hub_id == stated.hf_hub_id
+    assert stated.tag in info.timm_name
+
+
+def test_each_family_of_the_issue_has_its_sizes():
+    families = {"dinov2": 8, "dinov3": 5, "vit": 4, "clip": 4, "siglip2": 10, "eva02": 3}
+    assert Counter(name.partition("_")[0] for name in SHORT_NAMES) == families
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix"), [("dinov2_vits14", 1), ("dinov2_vits14_reg4", 5), ("vit_b16_in21k", 1), ("compact_vit", 1)]
+    ("name", "prefix"),
+    [
+        ("dinov2_vits14", 1),
+        ("dinov2_vits14_reg4", 5),
+        ("dinov3_vits16", 5),
+        ("vit_b16_in21k", 1),
+        ("siglip2_vitb16_224", 1),
+        ("eva02_vits14", 1),
+        ("deit_tiny_distilled_patch16_224", 2),
+        ("compact_vit", 1),
+    ],
 )
 def test_named_backbones_are_built_with_their_prefix_tokens(name, prefix):
     backbone = build_backbone(name, image_size=(56, 56), timm_args={"depth": 2})
@@ -23,9 +50,26 @@ def test_named_backbones_are_built_with_their_prefix_tokens(name, prefix):
     assert len(backbone.layers) == 2
 
 
-def test_the_backbone_brings_its_own_pixel_statistics():
-    assert build_backbone("vit_b16_in21k", image_size=(32, 32), timm_args={"depth": 1}).mean == (0.5, 0.5, 0.5)
-    assert build_backbone("dinov2_vits14", image_size=(28, 28), timm_args={"depth": 1}).mean == (0.485, 0.456, 0.406)
+@pytest.mark.parametrize(
+    ("name", "mean"),
+    [
+        ("vit_b16_in21k", (0.5, 0.5, 0.5)),
+        ("dinov2_vits14", (0.485, 0.456, 0.406)),
+        ("clip_vitb16", (0.48145466, 0.4578275, 0.40821073)),
+        ("vit_large_patch16_dinov3.lvd1689m", (0.485, 0.456, 0.406)),
+        ("vit_large_patch16_dinov3.sat493m", (0.43, 0.411, 0.296)),
+    ],
+)
+def test_the_pixel_statistics_are_those_of_the_weights_that_are_named(name, mean):
+    assert (
+        build_backbone(name, image_size=(32, 32), timm_args={"depth": 1, "embed_dim": 48, "num_heads": 3}).mean == mean
+    )
+
+
+@pytest.mark.parametrize("name", ["clip_vitb16", "clip_vitl14"])
+def test_clip_has_the_activation_that_openai_trained_with(name):
+    backbone = build_backbone(name, image_size=(32, 32), timm_args={"depth": 1, "embed_dim": 48, "num_heads": 3})
+    assert type(backbone.layers[0].mlp.act).__name__ == "QuickGELU"
 
 
 def test_image_sizes_are_rounded_to_whole_patches():

@@ -1,75 +1,132 @@
+import copy
+
 import pytest
 import timm
 import torch
+from timm.models.eva import EvaBlock
 from torch import nn
 
-from finevote.backbones.catalogue import build_backbone
-from finevote.backbones.timm_vit import TimmVit, VitLayer
+from finevote.backbones.catalogue import create_vit
+from finevote.backbones.timm_vit import TimmVit
 from finevote.errors import UnsupportedModelError
-from finevote.noise import Noise
+from tests.backbones.families import FAMILIES, SMALL, make_vit
 
-SMALL = {"embed_dim": 48, "depth": 3, "num_heads": 3}
-MODELS = {
-    "plain": ("vit_tiny_patch16_224", {}),
-    "registers": ("vit_small_patch14_reg4_dinov2.lvd142m", {}),
-    "layer scale": ("vit_small_patch14_dinov2.lvd142m", {}),
-    "swiglu": ("vit_giant_patch14_dinov2.lvd142m", {}),
-    "q/k norm": ("vit_tiny_patch16_224", {"qk_norm": True}),
-    "clip's pre-norm": ("vit_base_patch16_clip_224.openai", {}),
-}
+WITHOUT_CLS = ("siglip", "rotary without CLS")
 
 
-def make_vit(kind, img_size):
-    name, changes = MODELS[kind]
-    torch.manual_seed(0)
-    vit = timm.create_model(name, img_size=img_size, num_classes=0, **(SMALL | changes)).eval()
-    for parameter in vit.parameters():  # random everywhere, so that nothing hides behind a zero
-        nn.init.normal_(parameter, std=0.2)
-    return vit
-
-
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("patches", [(3, 3), (2, 5)], ids=["square", "rectangle"])
-def test_layers_give_timm_s_own_output(kind, patches):
-    patch = timm.create_model(MODELS[kind][0], num_classes=0, **SMALL).patch_embed.patch_size[0]
-    vit = make_vit(kind, (patches[0] * patch, patches[1] * patch))
-    images = torch.randn(2, 3, *vit.patch_embed.img_size)
-    expected = vit.forward_features(images)
-    backbone = TimmVit(vit).eval()
-    assert backbone.grid == patches
-    tokens = backbone.embed(images)
+def run(backbone, images):
+    """Return normed tokens, and the rows of every layer."""
+    tokens, all_rows = backbone.embed(images), []
     for layer in backbone.layers:
-        tokens, _ = layer(tokens, num_prefix=backbone.num_prefix)
-    torch.testing.assert_close(backbone.norm(tokens), expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", MODELS)
-def test_rows_equal_timm_s_unfused_attention(kind):
-    vit = make_vit(kind, timm.create_model(MODELS[kind][0], num_classes=0, **SMALL).patch_embed.patch_size[0] * 3)
-    images, seen = torch.randn(2, 3, *vit.patch_embed.img_size), []
-    for block in vit.blocks:
-        block.attn.fused_attn = False
-        block.attn.attn_drop.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    vit.forward_features(images)
-    backbone = TimmVit(vit).eval()
-    tokens = backbone.embed(images)
-    for layer, full in zip(backbone.layers, seen, strict=True):
         tokens, rows = layer(tokens, num_prefix=backbone.num_prefix)
-        torch.testing.assert_close(rows, full[:, :, 0, backbone.num_prefix :], rtol=0, atol=1e-6)
+        all_rows.append(rows)
+    return backbone.norm(tokens), all_rows
+
+
+def as_timm_builds_it(kind, vit):
+    """Return the same weights in a model with timm's own choice of pooling, norm and dynamic size."""
+    name, changes = FAMILIES[kind]
+    native = timm.create_model(name, img_size=vit.patch_embed.img_size, num_classes=0, **(SMALL | changes)).eval()
+    state = vit.state_dict()
+    if isinstance(native.norm, nn.Identity):
+        state = {key.replace("norm.", "fc_norm.") if key.startswith("norm.") else key: state[key] for key in state}
+    missing, unexpected = native.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(key.startswith("attn_pool.") for key in missing)
+    return native
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("patches", [(3, 3), (2, 5)], ids=["square", "rectangle"])
+def test_tokens_are_those_of_timm_s_own_model(kind, patches):
+    vit = make_vit(kind, patches=patches)
+    native = as_timm_builds_it(kind, vit)
+    images = torch.randn(2, 3, *vit.patch_embed.img_size)
+    expected = native.forward_features(images)
+    if isinstance(native.norm, nn.Identity):
+        expected = native.fc_norm(expected)
+    backbone = TimmVit(vit).eval()
+    tokens, _ = run(backbone, images)
+    assert backbone.grid == patches
+    assert tokens.shape[1] == backbone.num_prefix + backbone.num_patches
+    torch.testing.assert_close(tokens[:, kind in WITHOUT_CLS :], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("patches", [(3, 3), (2, 5)], ids=["square", "rectangle"])
+def test_rows_equal_timm_s_unfused_attention(kind, patches):
+    """Every block of timm in turn, with the whole N x N matrix; a summary token is masked out of the keys."""
+    vit, seen = make_vit(kind, patches=patches), []
+    backbone = TimmVit(copy.deepcopy(vit)).eval()
+    images = torch.randn(2, 3, *vit.patch_embed.img_size)
+    tokens = backbone.embed(images)
+    mask = torch.zeros(tokens.shape[1], tokens.shape[1])
+    if kind in WITHOUT_CLS:
+        mask[:, 0] = -torch.inf
+    for index, block in enumerate(vit.blocks):
+        block.attn.fused_attn, block.attn.num_prefix_tokens = False, backbone.num_prefix
+        block.attn.attn_drop.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        tokens = block(tokens, **rope_of(vit, index), attn_mask=mask)
+    ours, all_rows = run(backbone, images)
+    for rows, full in zip(all_rows, seen, strict=True):
+        torch.testing.assert_close(rows, full[:, :, 0, backbone.num_prefix :], rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours, backbone.norm(tokens), rtol=1e-5, atol=1e-5)
+
+
+def rope_of(vit, block):
+    """Return the argument that timm gives its rotary blocks."""
+    if getattr(vit, "rope", None) is None:
+        return {}
+    embedded = vit.rope.get_embed()
+    return {"rope": embedded[block] if vit.rope_mixed else embedded}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_CLS)
+def test_a_summary_token_starts_as_the_mean_of_the_patches_and_is_heard_by_none(kind):
+    backbone = TimmVit(make_vit(kind)).eval()
+    images = torch.randn(2, 3, *backbone.image_size)
+    tokens = backbone.embed(images)
+    torch.testing.assert_close(tokens[:, 0], tokens[:, backbone.num_prefix :].mean(1))
+    changed = tokens.clone()
+    changed[:, 0] += 1
+    for layer in backbone.layers:
+        tokens, changed = (layer(some, num_prefix=backbone.num_prefix).tokens for some in (tokens, changed))
+    assert torch.equal(tokens[:, 1:], changed[:, 1:])
+    assert not torch.allclose(tokens[:, 0], changed[:, 0])
+
+
+@pytest.mark.parametrize("kind", ["eva02 S", "siglip", "plain"])
+def test_the_final_norm_is_the_one_that_the_weights_were_trained_with(kind):
+    vit = make_vit(kind)
+    norm, backbone = vit.norm, TimmVit(vit)
+    assert backbone.norm is norm
+    assert not isinstance(norm, nn.Identity)
+
+
+def test_a_norm_that_timm_puts_after_pooling_is_the_final_one():
+    vit = create_vit("vit_tiny_patch16_224", image_size=(32, 32), timm_args={"depth": 1, "fc_norm": True})
+    assert isinstance(vit.norm, nn.Identity)
+    assert TimmVit(vit).norm is vit.fc_norm
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("vit_tiny_patch16_224:diff", "attention DiffAttention is not supported"),
+        ("vit_tiny_patch16_224:diff", "attention DiffAttention is not supported: choose .* `Attention`, `EvaAtt"),
         ("vit_small_patch16_36x1_224:parallel", "ParallelThingsBlock is not supported"),
-        ("vit_medium_patch16_gap_256", "has no CLS token"),
-        ("swin_tiny_patch4_window7_224", "SwinTransformer .* is not a vision transformer"),
-        ("eva02_tiny_patch14_224", "Eva is not a timm VisionTransformer"),
-        ("vit_tiny_patch16_224:dynamic", "dynamic_img_size and global_pool are not supported"),
-        ("vit_tiny_patch16_224:pool", "dynamic_img_size and global_pool are not supported"),
+        ("eva02_tiny_patch14_224:post", "EvaBlockPostNorm is not supported: .* plain pre-norm blocks"),
+        ("swin_tiny_patch4_window7_224", r"SwinTransformer is not a timm `VisionTransformer`.*choose a vit_\*"),
+        ("vit_relpos_small_patch16_224", "VisionTransformerRelPos is not a timm"),
+        (
+            "vit_tiny_patch16_224:dynamic",
+            "dynamic_img_size in model.backbone_args .*: the image size is data.image_size",
+        ),
+        ("vit_tiny_patch16_224:pool", "global_pool in .* is not supported: the class is read from the CLS token"),
+        ("vit_tiny_patch16_224:drop_path", "drop_path_rate in .* is not supported: use model.drop_path"),
+        ("vit_small_patch16_dinov3:jitter", "rope_jitter_coords .*: positions are the same in training and in use"),
         ("vit_tiny_patch16_224:attn_drop", "dropout inside blocks"),
         ("vit_tiny_patch16_224:patch_drop", "patch_drop_rate and pos_drop_rate are not supported"),
+        ("eva02_tiny_patch14_224:patch_drop", "patch_drop_rate and pos_drop_rate are not supported"),
     ],
 )
 def test_what_cannot_vote_is_refused_by_name(name, reason):
@@ -78,48 +135,45 @@ def test_what_cannot_vote_is_refused_by_name(name, reason):
     changes = {
         "diff": {"attn_layer": "diff"},
         "parallel": {"block_fn": ParallelThingsBlock, "depth": 2},
+        "post": {"use_post_norm": True},
         "dynamic": {"dynamic_img_size": True},
         "pool": {"global_pool": "avg"},
+        "drop_path": {"drop_path_rate": 0.1},
+        "jitter": {"rope_jitter_coords": 2.0},
         "attn_drop": {"attn_drop_rate": 0.1},
         "patch_drop": {"patch_drop_rate": 0.1},
     }
     model, _, change = name.partition(":")
-    size = (256, 256) if "256" in model else (224, 224)
     with pytest.raises(UnsupportedModelError, match=reason):
-        build_backbone(model, image_size=size, timm_args=changes.get(change))
+        create_vit(model, image_size=(224, 224), timm_args=changes.get(change, {}), device="meta")
 
 
-def test_drop_path_drops_the_same_images_however_the_batch_is_cut():
-    vit = make_vit("plain", 48)
-    layer = VitLayer(vit.blocks[1], drop_path=0.5, stream=1).train()
-    tokens = torch.randn(8, 10, 48)
-    whole = layer(tokens, num_prefix=1, noise=Noise(7, 0, 8)).tokens
-    parts = [layer(tokens[i : i + 2], num_prefix=1, noise=Noise(7, i, 8)).tokens for i in range(0, 8, 2)]
-    torch.testing.assert_close(torch.cat(parts), whole)
-    assert not torch.equal(whole, layer(tokens, num_prefix=1, noise=Noise(8, 0, 8)).tokens)
+def test_rotary_positions_of_training_are_those_of_use():
+    """Sapiens2 asks for random rescaling of the coordinates in training; here it is off."""
+    vit = make_vit("grouped keys")
+    assert vit.rope.aug_active
+    backbone = TimmVit(vit).train()
+    images = torch.randn(1, 3, *backbone.image_size)
+    assert torch.equal(run(backbone, images)[0], run(backbone.eval(), images)[0])
 
 
-def test_drop_path_is_off_in_evaluation():
-    layer = VitLayer(make_vit("plain", 48).blocks[0], drop_path=0.9).eval()
-    tokens = torch.randn(4, 10, 48)
-    noisy = layer(tokens, num_prefix=1, noise=Noise(0, 0, 4)).tokens
-    assert torch.equal(noisy, layer(tokens, num_prefix=1).tokens)
+@pytest.mark.parametrize("kind", ["dinov3", "eva02 B"])
+def test_tables_of_positions_are_not_saved(kind):
+    backbone = TimmVit(make_vit(kind))
+    assert not [name for name in backbone.state_dict() if "rotation" in name]
 
 
-def test_no_matrix_of_all_tokens_by_all_tokens_is_made():
-    """Fused attention is the only place where all tokens meet all tokens."""
-    vit = make_vit("plain", 160)
-    tokens = TimmVit(vit).embed(torch.randn(1, 3, 160, 160))
-    num_tokens, shapes = tokens.shape[1], []
+def test_learnt_rotations_belong_to_their_layer():
+    vit = make_vit("learnt rotations")
+    frequencies = vit.rope.freqs.detach().clone()
+    backbone = TimmVit(vit)
+    for index, layer in enumerate(backbone.layers):
+        assert torch.equal(layer.rotation.frequencies, frequencies[:, index])
+    assert "layers.1.rotation.frequencies" in backbone.state_dict()
 
-    class Watch(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            if isinstance(result, torch.Tensor):
-                shapes.append(tuple(result.shape))
-            return result
 
-    with Watch():
-        VitLayer(vit.blocks[0])(tokens, num_prefix=1)
-    assert shapes
-    assert not any(shape.count(num_tokens) >= 2 for shape in shapes)
+def test_an_eva_block_s_scale_is_kept_under_one_name():
+    vit = make_vit("dinov3")
+    gamma, backbone = vit.blocks[1].gamma_2, TimmVit(vit)
+    assert isinstance(vit.blocks[1], EvaBlock)
+    assert backbone.layers[1].ls2.gamma is gamma

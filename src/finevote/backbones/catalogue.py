@@ -7,16 +7,26 @@ from typing import Any
 import timm
 
 from finevote.backbones import compact  # noqa: F401  (registers compact_vit with timm)
-from finevote.backbones.timm_vit import TimmVit
+from finevote.backbones.published import PUBLISHED
+from finevote.backbones.timm_vit import TimmVit, check_vit
 from finevote.backbones.weights import load_hub_weights, load_weight_file
 from finevote.errors import ArgumentError, UnsupportedModelError, WeightsError, suggest
 
-_DINOV2_SIZES = {"vits14": "small", "vitb14": "base", "vitl14": "large", "vitg14": "giant"}
 _HUB_PREFIX = "hf-hub:"
-SHORT_NAMES: Mapping[str, str] = {
-    **{f"dinov2_{s}": f"vit_{size}_patch14_dinov2.lvd142m" for s, size in _DINOV2_SIZES.items()},
-    **{f"dinov2_{s}_reg4": f"vit_{size}_patch14_reg4_dinov2.lvd142m" for s, size in _DINOV2_SIZES.items()},
-    "vit_b16_in21k": "vit_base_patch16_224.orig_in21k",
+SHORT_NAMES: Mapping[str, str] = {name: info.timm_name for name, info in PUBLISHED.items()}
+
+# What `backbone_args` cannot say, because a setting of its own says it or because the method does.
+_NOT_ARGUMENTS: Mapping[str, str] = {
+    "img_size": "the image size is data.image_size",
+    "dynamic_img_size": "the image size is data.image_size",
+    "num_classes": "the classifier is the head's own",
+    "global_pool": "the class is read from the CLS token",
+    "drop_rate": "use model.dropout",
+    "drop_path_rate": "use model.drop_path",
+    **{
+        f"rope_{change}_coords": "positions are the same in training and in use"
+        for change in ("shift", "jitter", "rescale")
+    },
 }
 
 
@@ -50,16 +60,9 @@ def build_backbone(
         WeightsError: the weights cannot be fetched, read or matched.
     """
     timm_name = SHORT_NAMES.get(name, name)
-    _check_known(timm_name)
-    patch_size = _patch_size(timm_name, timm_args or {})
-    settings: dict[str, Any] = {
-        **(timm_args or {}),
-        "img_size": round_image_size(image_size, patch_size=patch_size),
-        "num_classes": 0,
-    }
-    vit = _create(timm_name, settings)
+    vit = create_vit(timm_name, image_size=image_size, timm_args=timm_args or {})
     if weights == "auto":
-        load_hub_weights(vit, _published_hub_id(timm_name), name=name)
+        load_hub_weights(vit, published_hub_id(timm_name), name=name)
     elif weights.startswith(_HUB_PREFIX):
         load_hub_weights(vit, weights.removeprefix(_HUB_PREFIX), name=name)
     elif weights != "none":
@@ -67,32 +70,59 @@ def build_backbone(
     return TimmVit(vit, drop_path=drop_path)
 
 
-def _check_known(timm_name: str) -> None:
-    if not timm.is_model(timm_name):
-        choices = [*SHORT_NAMES, "compact_vit", *timm.list_models("vit_*")]
-        raise ArgumentError(f"no backbone is called {timm_name!r}{suggest(timm_name, choices)}")
+def create_vit(
+    timm_name: str, *, image_size: tuple[int, int] | None, timm_args: Mapping[str, Any], device: str = "cpu"
+) -> Any:
+    """Return the timm model with random weights, without pooling head and classifier, for images of one size.
+
+    Args:
+        timm_name: any timm ViT.
+        image_size: rows, columns in px, rounded to whole patches; None for the model's native size.
+        timm_args: more arguments of `timm.create_model`.
+        device: "meta" makes tensors without storage, to look at.
+
+    Raises:
+        ArgumentError, UnsupportedModelError: as `build_backbone`.
+    """
+    _check_known(timm_name)
+    for argument in timm_args:
+        if argument in _NOT_ARGUMENTS:
+            raise UnsupportedModelError(
+                f"{argument} in model.backbone_args is not supported: {_NOT_ARGUMENTS[argument]}"
+            )
+    probe = _create(timm_name, {**timm_args, "device": "meta"})
+    check_vit(probe)
+    size = probe.patch_embed.img_size if image_size is None else image_size
+    pool = "" if probe.cls_token is None else "token"
+    settings = {
+        "img_size": round_image_size(size, patch_size=probe.patch_embed.patch_size),
+        "dynamic_img_size": False,
+        **({} if probe.global_pool == pool else {"global_pool": pool}),
+    }
+    return _create(timm_name, {**timm_args, **settings, "device": device})
 
 
-def _patch_size(timm_name: str, timm_args: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the model's patch in px, read off a copy without storage."""
-    probe = _create(timm_name, {**timm_args, "num_classes": 0, "device": "meta"})
-    rows, columns = probe.patch_embed.patch_size
-    return rows, columns
+def published_hub_id(timm_name: str) -> str:
+    """Return where on the hub the published weights of a timm model are.
 
-
-def _create(timm_name: str, settings: Mapping[str, Any]) -> Any:
-    try:
-        vit = timm.create_model(timm_name, pretrained=False, **settings)
-    except (TypeError, AssertionError, ValueError, ArithmeticError, RuntimeError, LookupError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ArgumentError(f"timm cannot build {timm_name} with these backbone_args: {reason}") from None
-    if not hasattr(vit, "patch_embed") or not hasattr(vit, "blocks"):
-        raise UnsupportedModelError(f"{type(vit).__name__} ({timm_name}) is not a vision transformer of timm's kind")
-    return vit
-
-
-def _published_hub_id(timm_name: str) -> str:
+    Raises:
+        WeightsError: none are published.
+    """
     published = timm.get_pretrained_cfg(timm_name, allow_unregistered=True)
     if published is None or not published.hf_hub_id:
         raise WeightsError(f"no weights are published for {timm_name}: use weights=none, or give a file")
     return str(published.hf_hub_id)
+
+
+def _check_known(timm_name: str) -> None:
+    if not timm.is_model(timm_name):
+        choices = [*SHORT_NAMES, "compact_vit", *timm.list_models(["vit_*", "deit*", "eva*"])]
+        raise ArgumentError(f"no backbone is called {timm_name!r}{suggest(timm_name, choices)}")
+
+
+def _create(timm_name: str, settings: Mapping[str, Any]) -> Any:
+    try:
+        return timm.create_model(timm_name, pretrained=False, num_classes=0, **settings)
+    except (TypeError, AssertionError, ValueError, ArithmeticError, RuntimeError, LookupError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArgumentError(f"timm cannot build {timm_name} with these backbone_args: {reason}") from None

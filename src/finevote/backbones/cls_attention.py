@@ -14,7 +14,7 @@ def cls_attention_rows(queries: Tensor, keys: Tensor, *, scale: float, num_prefi
         queries: (B, H, N, d) after q norm and rotary positions where the block has them; only CLS, at 0, is read.
         keys: (B, H, N, d) likewise.
         scale: usually d ** -0.5.
-        num_prefix: CLS and register tokens, left out of the result but not of the softmax.
+        num_prefix: keys of CLS and register tokens, left out of the result but not of the softmax.
 
     Returns:
         (B, H, P) float32.

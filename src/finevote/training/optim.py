@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import nn, optim
 
 TOKEN_NAMES = frozenset({"cls_token", "dist_token", "mask_token", "pos_embed", "reg_token", "register_tokens"})
+ROTATION_NAMES = frozenset({"frequencies"})
 
 
 class LayeredModel(Protocol):
@@ -58,7 +59,7 @@ def group_parameters(
 
     The last pretrained block has the rate `lr`, each block before it `layer_decay` times that of its successor, the
     embedding `layer_decay` times that of the first block; new parts have `new_lr`, or `lr` where it is None. Biases,
-    norms, LayerScale and tokens do not decay. Frozen parameters are in no group.
+    norms, LayerScale, tokens and rotations do not decay. Frozen parameters are in no group.
     """
     members: dict[tuple[int | None, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -85,9 +86,9 @@ def group_parameters(
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Say whether weight decay may shrink this parameter: matrices and kernels, but no bias, norm, scale or token."""
+    """Say whether weight decay may shrink it: a matrix or kernel, but no bias, norm, scale, token or rotation."""
     last = name.rpartition(".")[2]
-    return parameter.ndim > 1 and last != "bias" and last not in TOKEN_NAMES
+    return parameter.ndim > 1 and last != "bias" and last not in TOKEN_NAMES | ROTATION_NAMES
 
 
 def build_optimizer(

@@ -5,6 +5,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from finevote.errors import ArgumentError
 from finevote.noise import Noise, RowDropout
@@ -27,6 +28,21 @@ class LayerVote(NamedTuple):
     selected: Tensor  # (B, k)
     tokens: Tensor  # (B, k, D)
     merged: Tensor | None  # (B, 1, D)
+
+
+class PlacedTokens(NamedTuple):
+    """tokens (B, n, D); patches (B, n) int64, the number of the patch that each stands for, -1 for a merged token."""
+
+    tokens: Tensor
+    patches: Tensor
+
+
+def gather_votes(layer_votes: Sequence[LayerVote]) -> PlacedTokens:
+    """Return the T selected tokens layer by layer, then the merged ones of all layers."""
+    merged = [vote.merged for vote in layer_votes if vote.merged is not None]
+    tokens = torch.cat([*(vote.tokens for vote in layer_votes), *merged], dim=1)  # (B, T (+ S), D)
+    patches = torch.cat([vote.selected for vote in layer_votes], dim=1)  # (B, T)
+    return PlacedTokens(tokens, F.pad(patches, (0, len(merged)), value=-1))
 
 
 class PlainHead(nn.Module):
@@ -121,31 +137,31 @@ class VotingHead(nn.Module):
         self, cls: Tensor, layer_votes: Sequence[LayerVote], *, grid: tuple[int, int], noise: Noise | None
     ) -> ModelOutput:
         """Turn CLS (B, 1, D) after the trunk and what its layers forwarded into logits."""
-        selected = torch.cat([vote.tokens for vote in layer_votes], dim=1)  # (B, T, D)
-        merged = [vote.merged for vote in layer_votes if vote.merged is not None]
-        tokens = torch.cat([selected, *merged], dim=1)  # (B, T (+ S), D)
-        complement, second, key_tokens = self._refine(cls, tokens, num_selected=selected.shape[1], noise=noise)
+        gathered = gather_votes(layer_votes)
+        complement, second, keys = self._refine(cls, gathered, noise=noise)
         votes = self._record(layer_votes, second, grid=grid)
         if self.key is None:  # then there is a refinement stage, and its logits are the prediction
             return ModelOutput(cast("Tensor", complement), None, cls[:, 0], votes)
-        refined, _ = self.key(cls, key_tokens, noise=noise, with_rows=False)
+        refined, _ = self.key(cls, keys.tokens, patches=keys.patches, noise=noise, with_rows=False)
         logits = self._classify_parts(refined[:, 0], complement, noise=noise)
         return ModelOutput(logits, complement, cls[:, 0], votes)
 
     def _refine(
-        self, cls: Tensor, tokens: Tensor, *, num_selected: int, noise: Noise | None
-    ) -> tuple[Tensor | None, SecondVote, Tensor]:
+        self, cls: Tensor, gathered: PlacedTokens, *, noise: Noise | None
+    ) -> tuple[Tensor | None, SecondVote, PlacedTokens]:
         """Return complement logits (B, C), the second vote, and the tokens for the key stage."""
+        num_selected = self.budget.total
         if self.refine is None:
             positions = torch.arange(num_selected, device=cls.device).expand(len(cls), -1)
-            no_vote = SecondVote(tokens.new_zeros(len(cls), num_selected, dtype=torch.float32), positions)
-            return None, no_vote, tokens
-        refined, rows = self.refine(cls, tokens, noise=noise, with_rows=True)
+            no_vote = SecondVote(cls.new_zeros(len(cls), num_selected, dtype=torch.float32), positions)
+            return None, no_vote, gathered
+        refined, rows = self.refine(cls, gathered.tokens, patches=gathered.patches, noise=noise, with_rows=True)
         second = vote_again(
             rows[..., :num_selected], num_votes=self.num_votes_per_head, num_key_tokens=self.num_key_tokens
         )
         complement = self.classifier(self.complement_dropout(refined[:, 0], noise))
-        return complement, second, gather_key_tokens(refined, second)
+        keys = PlacedTokens(gather_key_tokens(refined, second), gathered.patches.gather(1, second.positions))
+        return complement, second, keys
 
     def _classify_parts(self, features: Tensor, complement: Tensor | None, *, noise: Noise | None) -> Tensor:
         """Return part logits, W x + b + assist, assist_c = softmax(complement)_c sum_d W[c, d] (docs/method.md, 7)."""

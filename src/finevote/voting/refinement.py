@@ -13,8 +13,13 @@ from finevote.voting.selection import rank_patches, take_tokens
 class Layer(Protocol):
     """A transformer block as the backbones hand it over."""
 
-    def __call__(self, tokens: Tensor, *, num_prefix: int, noise: Noise | None, with_rows: bool) -> Any:
-        """Return tokens (B, N, D) and the CLS rows (B, H, N - num_prefix) of the tokens after the prefix."""
+    def __call__(
+        self, tokens: Tensor, *, num_prefix: int, patches: Tensor | None, noise: Noise | None, with_rows: bool
+    ) -> Any:
+        """Return tokens (B, N, D) and the CLS rows (B, H, N - num_prefix) of the tokens after the prefix.
+
+        `patches` (B, N - num_prefix) are the patch numbers of those tokens, -1 for one that stands for no patch.
+        """
 
 
 class SecondVote(NamedTuple):
@@ -37,16 +42,21 @@ class RefinementStage(nn.Module):
         self.layer = layer
         self.norm = norm
 
-    def forward(self, cls: Tensor, tokens: Tensor, *, noise: Noise | None, with_rows: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, cls: Tensor, tokens: Tensor, *, patches: Tensor, noise: Noise | None, with_rows: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return normalised tokens (B, 1 + n, D), CLS first, and the rows (B, H, n) (empty if not asked for).
 
         Args:
             cls: (B, 1, D).
             tokens: (B, n, D).
+            patches: (B, n) the patch that each token stands for, so that a rotary block turns it as in the trunk; -1
+                for none.
             noise: of this batch.
             with_rows: whether the heads vote on this stage.
         """
-        output = self.layer(torch.cat([cls, tokens], dim=1), num_prefix=1, noise=noise, with_rows=with_rows)
+        sequence = torch.cat([cls, tokens], dim=1)
+        output = self.layer(sequence, num_prefix=1, patches=patches, noise=noise, with_rows=with_rows)
         rows = output.rows if with_rows else tokens.new_empty(0)
         return self.norm(output.tokens), rows
 
