@@ -15,6 +15,7 @@ from finevote.config import dump_config, load_config
 from finevote.errors import RunError
 from finevote.training import loop
 from finevote.types import Ranked
+from tests import legacy_files
 from tests.training.helpers import changed, make_photographs, tiny_config
 
 
@@ -329,3 +330,32 @@ class TestDataShow:
         monkeypatch.setattr(cli_data, "SHEET_IMAGES", 4)
         records = cli_data._sheet_records(open_source(photographs, splits=("train",)), 2)
         assert [record.label for record in records] == [0, 0, 1, 1]
+
+
+class TestImport:
+    @pytest.fixture
+    def checkpoint(self, tmp_path, monkeypatch):
+        state = legacy_files.dinov2_state(dim=64, num_classes=3, depth=3)
+        return legacy_files.save(tmp_path / "old.bin", state, settings={}, monkeypatch=monkeypatch)
+
+    def test_a_checkpoint_becomes_a_bundle_that_names_photographs(self, run, checkpoint, tmp_path):
+        make_photographs(tmp_path / "data")
+        classes = tmp_path / "classes.txt"
+        classes.write_text("rose\n\ntulip \niris\n")
+        code, out, err = run("import", checkpoint, "--out", tmp_path / "bundle", "--classes", classes)
+        assert (code, out.splitlines()[1]) == (0, str(tmp_path / "bundle"))
+        assert "note: the rates of dynamic selection were not saved" in err
+        code, out, _ = run("predict", tmp_path / "bundle", tmp_path / "data", "--top", "3")
+        assert code == 0
+        assert "tulip" in out
+
+    def test_the_names_come_from_a_data_set_too(self, run, checkpoint, tmp_path):
+        make_photographs(tmp_path / "data")
+        code, _, err = run("import", checkpoint, "--out", tmp_path / "bundle", "--data", tmp_path / "data")
+        assert (code, "class names" in err) == (0, False)
+        names = json.loads((tmp_path / "bundle" / "bundle.json").read_text())["class_names"]
+        assert names == ["blue", "green", "red"]
+
+    def test_names_from_two_places_are_refused(self, run):
+        code, _, err = run("import", "old.bin", "--out", "bundle", "--classes", "a.txt", "--data", "b")
+        assert (code, "--classes and --data both give the class names" in err) == (2, True)

@@ -233,6 +233,51 @@ def figure(run: Run, split: SplitOption = Split.VAL, data: DataOption = None) ->
     typer.echo(draw_examples(run, split=split.value, data=data))
 
 
+@app.command("import")
+def import_(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="FILE", readable=False, help="A checkpoint.bin of the earlier project.")
+    ],
+    out: Annotated[Path, typer.Option(help="The bundle folder to write.")],
+    classes: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="A text file with one class name a line, in the order of labels."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The data set that it was trained on, for its class names.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="What the file cannot say: model.voting.dilations=[1]."),
+    ] = None,
+) -> None:
+    """Turn a checkpoint of the earlier project into a bundle.
+
+    Its pickled code is never run; what the file does not say is listed.
+    """
+    if classes is not None and data is not None:
+        raise ArgumentError("--classes and --data both give the class names: leave out one")
+    from finevote.legacy import import_checkpoint
+
+    names = _read_names(classes) if classes is not None else _names_of_data(data) if data is not None else None
+    imported = import_checkpoint(checkpoint, out, class_names=names, overrides=overrides or ())
+    typer.echo(f"{imported.summary}\n{imported.folder}")
+    for note in imported.notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"cannot read the class names in {path}: {error}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _names_of_data(data: str) -> tuple[str, ...]:
+    from finevote.data.registry import open_source
+
+    return open_source(data, splits=("train",)).class_names
+
+
 @app.command()
 def demo(
     out: Annotated[Path | None, typer.Option(help="The folder to work in; a new one in runs/ unless given.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -205,16 +206,20 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the recipe does not exist or cannot be read, or a name or value is not valid; all problems at once.
     """
-    values = _read_recipe(str(recipe))
-    for override in overrides:
-        _apply_override(values, override)
-    return config_from_values(values, source=str(recipe), overrides=overrides)
+    return config_from_values(_read_recipe(str(recipe)), source=str(recipe), overrides=overrides)
 
 
 def config_from_values(values: Mapping[str, Any], *, source: str, overrides: Sequence[str] = ()) -> Config:
-    """Check plain values (from YAML or JSON); `source`, or the override that is wrong, is named in the error."""
+    """Check plain values (from YAML or JSON), with `section.field=value` overrides applied.
+
+    Raises:
+        ConfigError: a name or value is not valid; `source`, or the override that is wrong, is named.
+    """
+    changed = copy.deepcopy(dict(values))
+    for override in overrides:
+        _apply_override(changed, override)
     try:
-        return Config.model_validate(dict(values))
+        return Config.model_validate(changed)
     except ValidationError as error:
         problems = "; ".join(
             f"{_blame(problem, source, overrides)}: {_describe(problem)}" for problem in error.errors()

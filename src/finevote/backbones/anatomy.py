@@ -53,7 +53,9 @@ class Anatomy:
             return "SigLIP"
         if self.pre_norm:
             return "CLIP"
-        return "DINOv2" if self.scaled else "plain"
+        if self.scaled:
+            return "DINOv2"
+        return "EVA-02" if self.gated else "plain"
 
 
 def dissect(shapes: Mapping[str, Shape]) -> Anatomy | None:

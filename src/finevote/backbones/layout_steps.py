@@ -113,19 +113,25 @@ def take_last_block(tensors: Tensors) -> Tensors:
 
 
 def complete_last_block(tensors: Tensors) -> Tensors:
-    """Read a checkpoint of the earlier project as a whole backbone: what its stages lack is added."""
-    return take_last_block(complete_stages(join_heads(tensors)))
+    """Read a checkpoint of the earlier project as a whole backbone."""
+    return take_last_block(complete_stages(tensors))
 
 
 def complete_stages(tensors: Tensors) -> Tensors:
-    """Return the tensors with what changes nothing where a stage lacks it: a zero bias, scales of one."""
-    whole = dict(tensors)
-    for stage in ("refine.layer.", "key.layer."):
-        norm = tensors.get(stage + "norm1.weight")
-        if norm is None:
-            continue
-        whole.setdefault(stage + "attn.qkv.bias", norm.new_zeros(3 * len(norm)))
-        for scale in ("ls1.gamma", "ls2.gamma"):
-            if f"blocks.0.{scale}" in tensors:
-                whole.setdefault(stage + scale, torch.ones_like(norm))
+    """Bring the stages of the earlier project to what a block is here, without a change of what they compute.
+
+    Its new blocks have no bias of the heads, which is a bias of zero, and no scales, which are scales of one. Where it
+    made them out of the trunk's list of blocks they stand there a second time, and are left out.
+    """
+    whole = join_heads(tensors)
+    for stage in ("key.layer.", "refine.layer."):
+        last = f"blocks.{count_blocks(whole) - 1}."
+        in_trunk = {key: key.replace(last, stage, 1) for key in whole if key.startswith(last)}
+        if all(name in whole and torch.equal(whole[key], whole[name]) for key, name in in_trunk.items()):
+            whole = {key: tensor for key, tensor in whole.items() if key not in in_trunk}
+        if (norm := whole.get(stage + "norm1.weight")) is not None:
+            absent = {"attn.qkv.bias": norm.new_zeros(3 * len(norm))}
+            if "blocks.0.ls1.gamma" in whole:
+                absent |= {"ls1.gamma": torch.ones_like(norm), "ls2.gamma": torch.ones_like(norm)}
+            whole = {stage + name: tensor for name, tensor in absent.items()} | whole
     return whole

@@ -48,12 +48,16 @@ class Layout:
 
     def to_timm(self, tensors: Mapping[str, Tensor], *, prefix: str = "") -> Tensors:
         """Return the tensors under timm's names and in timm's shapes; a key that is not known keeps its name."""
+        return self.finish(self.rename(tensors, prefix=prefix))
+
+    def rename(self, tensors: Mapping[str, Tensor], *, prefix: str = "") -> Tensors:
+        """Return the tensors in their own shapes, under the names that `finish` starts from."""
         renamed = {}
         for key, tensor in tensors.items():
             name = key.removeprefix(prefix)
             if not any(_any_matches(pattern, (name, key)) for pattern in self.left_out):
                 renamed[self._rename(name) if key.startswith(prefix) else key] = tensor
-        return self.finish(renamed)
+        return renamed
 
     def _rename(self, name: str) -> str:
         for pattern, replacement in self.renames:
