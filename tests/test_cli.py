@@ -37,6 +37,8 @@ def run(monkeypatch, capsys):
 def fitted(monkeypatch, tmp_path):
     """Replace `fit` by a recorder of its arguments."""
     calls = []
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "split.json").write_text('{"splits": {"train": [], "val": []}}')
 
     def record(config, data, **options):
         calls.append((config, data, options))
@@ -132,9 +134,9 @@ class TestFit:
         assert keywords == {"out": out_folder, "devices": 2, "skip_bad": True}
         assert f"finevote evaluate {tmp_path / 'run'}" in out
 
+    @pytest.mark.usefixtures("fitted")
     @pytest.mark.parametrize(("rank", "printed"), [("0", True), ("1", False)])
     def test_of_the_processes_of_torchrun_one_says_what_comes_next(self, run, monkeypatch, rank, printed):
-        monkeypatch.setattr(finevote.training.fit, "fit", lambda *_, **__: "a-run")
         monkeypatch.setenv("RANK", rank)
         assert bool(run("fit", "synthetic")[1]) is printed
 
@@ -151,7 +153,6 @@ class TestFit:
 
     def test_the_later_processes_of_torchrun_find_the_run_folder_taken(self, run, fitted, monkeypatch, tmp_path):
         monkeypatch.setenv("RANK", "1")
-        (tmp_path / "run").mkdir()
         (tmp_path / "run" / "config.yaml").write_text("")
         assert run("fit", "synthetic", "--out", tmp_path / "run")[0] == 0
         assert fitted
@@ -166,7 +167,10 @@ class TestFit:
         monkeypatch.setattr(
             finevote.training.fit, "resume", lambda path, **options: calls.append((path, options)) or path
         )
-        assert run("fit", "--resume", tmp_path)[0] == 0
+        (tmp_path / "split.json").write_text('{"splits": {"train": []}}')
+        code, out, _ = run("fit", "--resume", tmp_path)
+        assert code == 0
+        assert f"next: finevote evaluate {tmp_path} --split test\n" in out  # it has no validation
         assert calls == [(tmp_path, {"devices": 1, "data": None})]
 
     def test_resume_refuses_other_settings(self, run, tmp_path):

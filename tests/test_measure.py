@@ -11,7 +11,7 @@ from finevote.errors import ArgumentError, BundleError, DataError, RunError, Sto
 from finevote.evaluation.predictions import load_predictions
 from finevote.measure import choose_examples, draw_examples, evaluate, point
 from finevote.predictor import Predictor
-from finevote.types import Box, Predictions, Preprocessing, Record, Regions
+from finevote.types import Box, Predictions, Preprocessing
 from tests.tiny import make_config, write_bundle, write_photographs, write_run
 from tests.training.helpers import changed
 
@@ -200,14 +200,11 @@ def test_examples_mix_right_and_wrong_as_the_split_does_but_show_some_of_each(nu
 
 def test_votes_are_pointed_at_the_parts_in_the_models_view():
     crop = Preprocessing(image_size=(32, 32), resize=(64, 64), mean=(0, 0, 0), std=(1, 1, 1))
-    regions = {"a": Regions(parts=(Box("beak", 0.25, 0.25, 0.5, 0.5),)), "b": Regions()}
-    records = [Record(image_id, 0) for image_id in regions]
+    boxes = [[Box("beak", 0.25, 0.25, 0.5, 0.5)], []]
     votes = np.array([[3, 1, 0, 0], [1, 1, 1, 1]], np.float32)
     predictions = Predictions(("a", "b"), np.zeros(2, np.int64), np.zeros((2, 2), np.float32), votes, (2, 2))
-    found = point(predictions, records, regions=lambda record: regions[record.image_id], preprocessing=crop)
-    assert found == (0.75, 0.25, 3.0, 1)
+    assert point(predictions, boxes, crop) == (0.75, 0.25, 3.0, 1)
 
 
 def test_there_is_nothing_to_point_with_in_a_plain_backbone():
-    preprocessing = Preprocessing((1, 1), (1, 1), (0, 0, 0), (1, 1, 1))
-    assert point(outcome(1, 1), [], regions=lambda _: Regions(), preprocessing=preprocessing) is None
+    assert point(outcome(1, 1), [], Preprocessing((1, 1), (1, 1), (0, 0, 0), (1, 1, 1))) is None

@@ -140,9 +140,18 @@ def fit(
 
         run = training.fit(config, data, out=out, devices=devices, skip_bad=skip_bad)
     if is_first:
-        typer.echo(
-            f"next: finevote evaluate {run}\n      finevote figure {run}\n      finevote predict {run} PHOTOGRAPHS"
-        )
+        typer.echo(_next_steps(run))
+
+
+def _next_steps(run: Path) -> str:
+    from finevote.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    split = "" if "val" in folder.read_json(folder.split_json)["splits"] else " --split test"
+    return (
+        f"next: finevote evaluate {run}{split}\n      finevote figure {run}{split}\n"
+        f"      finevote predict {run} PHOTOGRAPHS"
+    )
 
 
 def _refuse_with_resume(**options: object) -> None:

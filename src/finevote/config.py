@@ -44,8 +44,10 @@ class DataConfig(_Section):
     cutmix: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="Beta parameter, blends within a process's rows; 0: off; not with the triplet"
     )
-    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.2, description="share of training images held out where the data set has no validation split"
+    protocol: str | None = Field(None, description="how a published set is divided; null: the first of its protocols")
+    validation_fraction: Rate = Field(
+        0.2,
+        description="share of training images held out where there is no validation split; 0: none, keep last epoch",
     )
     cache: CacheKind = Field("none", description="where decoded images are kept")
     num_workers: Annotated[int, Field(ge=0)] = Field(2, description="loader processes; 0: read in the main process")

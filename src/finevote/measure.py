@@ -10,7 +10,7 @@ from PIL import Image
 
 from finevote.bundle import Bundle, read_manifest
 from finevote.data.images import find_unreadable, without
-from finevote.data.registry import open_source
+from finevote.data.registry import open_source, protocol_for
 from finevote.data.splits import restore_split
 from finevote.errors import ArgumentError, DataError, suggest
 from finevote.evaluation.metrics import softmax
@@ -22,7 +22,7 @@ from finevote.files import atomic_write
 from finevote.predictor import Predictor
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
-from finevote.types import DataSource, Predictions, Preprocessing, Record, Regions
+from finevote.types import Box, DataSource, Predictions, Preprocessing, Regions
 
 SPLITS = ("val", "test")
 _NUM_EXAMPLES, _NUM_OF_EACH = 12, 4
@@ -61,6 +61,7 @@ def evaluate(
     unreadable = _check_images(source) if split == "test" else {}  # those of val were checked before training
     source = without(source, unreadable)
     records = source.splits[split]
+    regions = [source.regions(record) for record in records]  # now: broken tables of boxes must not cost a look at test
     sha256 = predictor.bundle.manifest.sha256
     num_openings = _enter_in_ledger(folder, sha256, num_images=len(records)) if split == "test" else None
     with Meter(f"evaluate {split}", total=len(records)) as meter:
@@ -73,9 +74,13 @@ def evaluate(
         data=source.name,
         split=split,
         bundle_sha256=sha256,
-        pointing=point(predictions, records, regions=source.regions, preprocessing=predictor.preprocessing),
+        pointing=point(predictions, [found.parts for found in regions], predictor.preprocessing),
+        on_subject=point(predictions, [_subject(found) for found in regions], predictor.preprocessing),
         skipped=unreadable,
         num_test_openings=num_openings,
+        protocol=source.protocol,
+        setting=folder.read_json(folder.data_json)["setting"],
+        notes=source.notes,
     )
     if on_report is not None:
         on_report(report)
@@ -99,27 +104,28 @@ def draw_examples(run: Path | str, *, split: str = "val", data: str | Path | Non
     is_right = predictions.logits.argmax(axis=1) == predictions.labels
     num_right = int(is_right[rows].sum())
     chosen = ", drawn at random" if len(rows) < len(is_right) else ""
+    protocol = f" (protocol {source.protocol})" if source.protocol else ""
     discs = "; yellow discs are final votes" if predictions.final_votes is not None else ""
     figure = example_grid(
         _make_examples(predictions, rows, source=source, split=split, preprocessing=predictor.preprocessing),
-        title=f"{_TITLES[split]}: {is_right.mean():.1%} of {len(is_right):,} images are named right",
+        title=f"{_TITLES[split]}: {is_right.mean():.1%} of {len(is_right):,} images are named right{protocol}",
         subtitle=f"{num_right} right and {len(rows) - num_right} wrong ones{chosen}{discs}",
     )
     return save_figure(figure, folder.path / f"examples_{split}.png")
 
 
 def point(
-    predictions: Predictions,
-    records: Sequence[Record],
-    *,
-    regions: Callable[[Record], Regions],
-    preprocessing: Preprocessing,
+    predictions: Predictions, boxes: Sequence[Sequence[Box]], preprocessing: Preprocessing
 ) -> PointingFigure | None:
-    """Return how far final votes fall in the records' telling parts; None without votes or boxes."""
+    """Return how far final votes fall in each image's boxes; None without votes or boxes."""
     if predictions.final_votes is None or predictions.grid is None:
         return None
-    boxes = [boxes_in_view(regions(record).parts, preprocessing) for record in records]
-    return summarize(share_in_boxes(predictions.final_votes, predictions.grid, boxes))
+    in_view = [boxes_in_view(image_boxes, preprocessing) for image_boxes in boxes]
+    return summarize(share_in_boxes(predictions.final_votes, predictions.grid, in_view))
+
+
+def _subject(regions: Regions) -> tuple[Box, ...]:
+    return () if regions.subject is None else (regions.subject,)
 
 
 def choose_examples(predictions: Predictions) -> list[int]:
@@ -142,10 +148,12 @@ def _check_split(split: str) -> None:
 
 def _open_split(folder: RunFolder, bundle: Bundle, *, split: str, data: str | Path | None) -> DataSource:
     """Return the data set with `split` as the run knows it; the test split is opened only if it is the one."""
-    saved = folder.read_json(folder.data_json)
-    source = open_source(
-        saved["data"] if data is None else data, splits=("train", "val") if split == "val" else (split,)
-    )
+    saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
+    if split == "val" and "val" not in divided["splits"]:
+        raise DataError(f"{folder.path} was trained without validation: measure it on the test split, --split test")
+    place = saved["data"] if data is None else data
+    wanted = ("train", "val") if split == "val" else (split,)
+    source = open_source(place, splits=wanted, protocol=protocol_for(place, saved["protocol"]))
     if source.class_names != bundle.class_names:
         raise DataError(
             f"{source.name} has {len(source.class_names)} classes that are not the {len(bundle.class_names)} of "
@@ -153,7 +161,7 @@ def _open_split(folder: RunFolder, bundle: Bundle, *, split: str, data: str | Pa
         )
     source = without(source, saved["skipped"])
     if split == "val":
-        source = restore_split(source, folder.read_json(folder.split_json))
+        source = restore_split(source, divided)
     if not source.splits.get(split):
         found = ", ".join(f"{len(records):,} of {name}" for name, records in source.splits.items() if records)
         raise DataError(f"{source.name} has no {split} images; it has {found or 'none at all'}")

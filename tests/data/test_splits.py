@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finevote.data.splits import describe_split, restore_split, with_validation
+from finevote.data.splits import describe_setting, describe_split, restore_split, with_validation
 from finevote.errors import ArgumentError, DataError
 from finevote.types import DataSource, Record
 
@@ -101,9 +101,39 @@ def test_nothing_to_divide_is_told():
         with_validation(make_source([(0, None), (1, None)]), fraction=0.2, seed=0)
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1])
-def test_a_fraction_outside_zero_to_one_is_refused(fraction):
-    with pytest.raises(ArgumentError, match="must lie between 0 and 1"):
+def test_a_fraction_of_zero_leaves_all_images_to_training_and_says_so():
+    source = make_source([(0, None)] * 3 + [(1, None)])
+    whole = with_validation(source, fraction=0, seed=0)
+    assert whole.splits == source.splits
+    assert whole.notes == ("no validation: all 4 training images are trained on and the last epoch is kept",)
+
+
+def test_a_source_that_gained_a_validation_split_is_restored_without_it():
+    source = make_source([(0, None)] * 3)
+    saved = json.loads(json.dumps(describe_split(source)))
+    gained = replace(source, splits={**source.splits, "val": (Record("new", 0),), "test": (Record("t", 0),)})
+    restored = restore_split(gained, saved)
+    assert restored.splits == {**source.splits, "test": gained.splits["test"]}
+    assert restored.notes == ("left out, being new since the run's split: 1 of 4",)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "num_val", "is_held_out", "words"),
+    [
+        (None, 1, False, "trained on 3 images, epoch chosen on 1 of validation"),
+        ("official", 1, True, "protocol official: trained on 3 images, epoch chosen on 1 held out of training"),
+        ("trainval", 0, True, "protocol trainval: trained on 3 images, kept after the last epoch, without validation"),
+    ],
+)
+def test_the_setting_of_a_number_is_told_in_words(protocol, num_val, is_held_out, words):
+    source = make_source([(0, None)] * 3)
+    splits = {**source.splits, "val": (Record("v", 0),) * num_val}
+    assert describe_setting(replace(source, splits=splits, protocol=protocol), is_held_out=is_held_out) == words
+
+
+@pytest.mark.parametrize("fraction", [1, -0.1])
+def test_a_fraction_that_is_none_is_refused(fraction):
+    with pytest.raises(ArgumentError, match="must be at least 0 and below 1"):
         with_validation(make_source([(0, None)] * 4), fraction=fraction, seed=0)
 
 

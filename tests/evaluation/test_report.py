@@ -115,3 +115,19 @@ def test_openings_of_the_test_split_are_counted_aloud(count, words):
 def test_votes_are_set_beside_the_area():
     text = " ".join(printed(report(pointing=PointingFigure(0.41, 0.05, 8.2, 240))).split())
     assert "41.0% of the final votes fall in the telling parts, which cover 5.0% of the view: 8.2 times as many" in text
+
+
+def test_the_setting_and_what_is_known_of_the_data_stand_beside_the_figures():
+    made = report(
+        protocol="trainval",
+        setting="protocol trainval: trained on 2,040 images",
+        notes=("5 test images, 6 as published",),
+        on_subject=PointingFigure(0.8, 0.4, 2.0, 12),
+    )
+    text = printed(made)
+    assert text.splitlines()[1] == "protocol trainval: trained on 2,040 images"
+    assert "photos: 5 test images, 6 as published" in text
+    assert "80.0% of the final votes fall on the subject, which covers 40.0% of the view: 2.0 times as many" in text
+    values = json.loads(json.dumps(made.to_dict()))
+    assert (values["protocol"], values["notes"]) == ("trainval", ["5 test images, 6 as published"])
+    assert values["on_subject"]["lift"] == 2.0

@@ -108,7 +108,7 @@ def test_the_title_of_the_curves_says_the_finding():
 
 
 def test_curves_without_validation_say_so():
-    assert "Epoch 1: not validated yet" in written(training_curves([epoch(1, train_top1=0.1)]))
+    assert "Epoch 1: training top-1 10.0%, not validated" in written(training_curves([epoch(1, train_top1=0.1)]))
 
 
 def test_epochs_without_validation_leave_no_gap_in_its_curve():

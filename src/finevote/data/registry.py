@@ -85,6 +85,12 @@ def open_source(data: str | Path, *, splits: Sequence[str], protocol: str | None
     return _open_path(Path(data), splits=splits)
 
 
+def protocol_for(data: str | Path, protocol: str | None) -> str | None:
+    """Return the protocol of a run for data that may be given in another place: None unless that is a published set."""
+    is_published = find_named(data) is not None or (data != "synthetic" and recognise(Path(data)) is not None)
+    return protocol if is_published else None
+
+
 def find_named(data: str | Path) -> Named | None:
     """Return the published set that is named; None if `data` names none, or is a path that is there."""
     name, at, folder = str(data).partition("@")

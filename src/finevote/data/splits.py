@@ -14,21 +14,24 @@ from finevote.types import DataSource, Record
 
 
 def with_validation(source: DataSource, *, fraction: float, seed: int) -> DataSource:
-    """Return the source with a validation split; unchanged if it has one already.
+    """Return the source with a validation split; unchanged if it has one already. A fraction of 0 makes none.
 
     Of every class with at least two subjects, `fraction` of the training images (at least one) are held out. Images
     of one group stay together, so a class of large groups may give more or less. A class with a single image or group
     stays wholly in train. The choice depends on the image names and the seed, not on their order.
 
     Raises:
-        ArgumentError: `fraction` is not between 0 and 1.
+        ArgumentError: `fraction` is not at least 0 and below 1.
         DataError: no class has two images (or groups) to divide.
     """
     if source.splits.get("val"):
         return source
-    if not 0 < fraction < 1:
-        raise ArgumentError(f"fraction={fraction} must lie between 0 and 1")
+    if not 0 <= fraction < 1:
+        raise ArgumentError(f"fraction={fraction} must be at least 0 and below 1")
     train = source.splits.get("train", ())
+    if fraction == 0:
+        note = f"no validation: all {len(train):,} training images are trained on and the last epoch is kept"
+        return replace(source, notes=(*source.notes, note))
     held_out = _choose(_units(train), fraction=fraction, seed=seed)
     if not held_out:
         units = "images" if all(record.group is None for record in train) else "groups (or images without one)"
@@ -42,6 +45,16 @@ def with_validation(source: DataSource, *, fraction: float, seed: int) -> DataSo
         "val": tuple(record for record in train if record.image_id in held_out),
     }
     return replace(source, splits=splits, notes=(*source.notes, note))
+
+
+def describe_setting(source: DataSource, *, is_held_out: bool) -> str:
+    """Return what must stand beside a number: the protocol, the training images, how the epoch was chosen."""
+    num_train, num_val = (len(source.splits.get(split, ())) for split in ("train", "val"))
+    chosen = "kept after the last epoch, without validation"
+    if num_val:
+        chosen = f"epoch chosen on {num_val:,} {'held out of training' if is_held_out else 'of validation'}"
+    protocol = f"protocol {source.protocol}: " if source.protocol else ""
+    return f"{protocol}trained on {num_train:,} images, {chosen}"
 
 
 def describe_split(source: DataSource) -> dict[str, Any]:
@@ -74,7 +87,8 @@ def restore_split(source: DataSource, saved: Mapping[str, Any]) -> DataSource:
         else source.notes
     )
     divided = {split: tuple(pool[image_id] for image_id in ids) for split, ids in wanted.items()}
-    return replace(source, splits={**source.splits, **divided}, notes=notes)
+    others = {split: records for split, records in source.splits.items() if split not in {"train", "val"}}
+    return replace(source, splits={**others, **divided}, notes=notes)
 
 
 def _units(records: Sequence[Record]) -> list[list[Record]]:

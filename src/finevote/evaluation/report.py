@@ -57,9 +57,11 @@ class Confusion(NamedTuple):
 class Report:
     """The figures of one split.
 
-    `top_5` is None with five classes or fewer. `pointing` is None unless boxes of telling parts are known and there are
-    votes. `skipped` maps images that could not be read, and so do not count, to the reason. `num_test_openings` counts
-    how often the test split was measured on, this time included; None for another split.
+    `top_5` is None with five classes or fewer. `pointing` (at telling parts) and `on_subject` are None unless boxes are
+    known and there are votes. `skipped` maps images that could not be read, and so do not count, to the reason.
+    `num_test_openings` counts how often the test split was measured on, this time included; None for another split.
+    `protocol` names how a published set was divided, `setting` says in words what the model was trained and chosen on,
+    `notes` what else is to be known of the data.
     """
 
     run: str
@@ -76,11 +78,15 @@ class Report:
     pointing: PointingFigure | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
     num_test_openings: int | None = None
+    protocol: str | None = None
+    setting: str = ""
+    notes: tuple[str, ...] = ()
+    on_subject: PointingFigure | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report ready for JSON; shares are fractions, not percent."""
         values = asdict(self)
-        for name in ("top_1", "top_5", "macro", "pointing"):
+        for name in ("top_1", "top_5", "macro", "pointing", "on_subject"):
             values[name] = values[name] and values[name]._asdict()
         for name in ("per_class", "confused"):
             values[name] = [row._asdict() for row in values[name]]
@@ -103,7 +109,8 @@ class Report:
         return Group(*parts)
 
     def _headline(self) -> Text:
-        return Text(f"{self.run}: {self.split} split, {self.num_images:,} images of {self.num_classes} classes", "bold")
+        what = f"{self.run}: {self.split} split, {self.num_images:,} images of {self.num_classes} classes"
+        return Text.assemble((what, "bold"), f"\n{self.setting}" if self.setting else "")
 
     def _accuracy_table(self) -> Table:
         table = _new_table("", "accuracy", "95% interval")
@@ -131,12 +138,17 @@ class Report:
 
     def _notes(self) -> list[str]:
         notes = []
-        if self.pointing is not None:
-            votes, area, lift, num_images = self.pointing
-            notes.append(
-                f"{votes:.1%} of the final votes fall in the telling parts, which cover {area:.1%} of the view: "
-                f"{lift:.1f} times as many as by area ({num_images:,} images)"
-            )
+        for place, figure in (
+            ("in the telling parts, which cover", self.pointing),
+            ("on the subject, which covers", self.on_subject),
+        ):
+            if figure is not None:
+                votes, area, lift, num_images = figure
+                notes.append(
+                    f"{votes:.1%} of the final votes fall {place} {area:.1%} of the view: "
+                    f"{lift:.1f} times as many as by area ({num_images:,} images)"
+                )
+        notes += [f"{self.data}: {note}" for note in self.notes]
         if self.skipped:
             notes.append(f"{len(self.skipped)} images could not be read and do not count: {', '.join(self.skipped)}")
         if self.num_test_openings is not None:
@@ -156,6 +168,10 @@ def make_report(
     pointing: PointingFigure | None = None,
     skipped: Mapping[str, str] | None = None,
     num_test_openings: int | None = None,
+    protocol: str | None = None,
+    setting: str = "",
+    notes: Sequence[str] = (),
+    on_subject: PointingFigure | None = None,
 ) -> Report:
     """Return the report of a split's predictions.
 
@@ -187,6 +203,10 @@ def make_report(
         pointing=pointing,
         skipped=skipped or {},
         num_test_openings=num_test_openings,
+        protocol=protocol,
+        setting=setting,
+        notes=tuple(notes),
+        on_subject=on_subject,
     )
 
 

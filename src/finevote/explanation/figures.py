@@ -30,7 +30,7 @@ _LINE_IN = 0.175
 _MAX_SIDE_PX = 480
 _LARGEST_DISC_PT = 15.0
 _MIN_WIDTH_IN = 5.0
-_PLOT_LEFT_IN, _PLOT_TOP_IN, _PLOT_WIDTH_IN, _PLOT_HEIGHT_IN, _PLOT_STEP_IN = 0.7, 1.25, 2.85, 2.2, 3.6
+_PLOT_LEFT_IN, _PLOT_TOP_IN, _PLOT_WIDTH_IN, _PLOT_HEIGHT_IN, _PLOT_STEP_IN = 0.7, 1.45, 2.85, 2.2, 3.6
 _LOSSES = {"loss": "total", "loss_part": "part", "loss_complement": "complement", "loss_triplet": "triplet"}
 _ACCURACIES = {"train_top1": "training", "val_top1": "validation"}
 
@@ -108,11 +108,12 @@ def contact_sheet(
     return figure
 
 
-def training_curves(rows: Sequence[Row]) -> Figure:
+def training_curves(rows: Sequence[Row], *, subtitle: str = "") -> Figure:
     """Draw losses, accuracies and learning rates over epochs; the title says the best validation accuracy.
 
     Args:
         rows: of metrics.jsonl; those with "kind": "epoch" are drawn, and a figure that they lack is left out.
+        subtitle: below the title: the setting that the figures hold for.
 
     Raises:
         ArgumentError: no epoch is finished.
@@ -121,7 +122,8 @@ def training_curves(rows: Sequence[Row]) -> Figure:
     if not epochs:
         raise ArgumentError("there is nothing to draw: no epoch is finished")
     figure = style.new_figure(_PLOT_LEFT_IN + 3 * _PLOT_STEP_IN, _PLOT_TOP_IN + _PLOT_HEIGHT_IN + 0.6)
-    style.add_text(figure, _finding(epochs), _PLOT_LEFT_IN, 0.22, size=style.TITLE_PT, bold=True)
+    style.add_text(figure, _finding(epochs), _PLOT_LEFT_IN, 0.2, size=style.TITLE_PT, bold=True)
+    style.add_text(figure, subtitle, _PLOT_LEFT_IN, 0.48, color=style.MUTED)
     loss, accuracy, rate = (
         _panel(figure, number, title)
         for number, title in enumerate(("Training loss", "Top-1 accuracy", "Learning rate"))
@@ -248,7 +250,8 @@ def _finding(epochs: Sequence[Row]) -> str:
     """Return what the curves say, in a sentence."""
     best = _best(epochs)
     if best is None:
-        return f"Epoch {epochs[-1]['epoch']}: not validated yet"
+        top_1 = f"training top-1 {epochs[-1]['train_top1']:.1%}, " if "train_top1" in epochs[-1] else ""
+        return f"Epoch {epochs[-1]['epoch']}: {top_1}not validated"
     return f"Validation top-1 peaks at {best['val_top1']:.1%} in epoch {best['epoch']} of {epochs[-1]['epoch']}"
 
 
@@ -260,7 +263,7 @@ def _best(epochs: Sequence[Row]) -> Row | None:
 def _panel(figure: Figure, number: int, title: str) -> Axes:
     left = _PLOT_LEFT_IN + number * _PLOT_STEP_IN
     axes = style.add_axes(figure, left, _PLOT_TOP_IN, _PLOT_WIDTH_IN, _PLOT_HEIGHT_IN)
-    style.add_text(figure, title, left, 0.68, bold=True)
+    style.add_text(figure, title, left, 0.88, bold=True)
     style.plain_axes(axes)
     axes.set_xlabel("epoch", fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

@@ -77,6 +77,7 @@ class Training:
         self.console = console
         self.config = load_config(folder.config_yaml)
         self.source = load_data(folder)
+        self.setting: str = folder.read_json(folder.data_json)["setting"]
         self.log = MetricsLog(folder.metrics_jsonl)
         self.collapse = CollapseWatch(margin=self.config.loss.triplet_margin)
         self.position = Position()
@@ -221,13 +222,12 @@ class Training:
         training = self.config.training
         is_last = self.position.epoch + 1 == training.epochs
         row = {"kind": "epoch", **self._place(), **self.position.means.means(), **self._state_figures()}
-        if is_last or (self.position.epoch + 1) % training.validate_every == 0:
+        val_loader = self.parts.val_loader
+        if val_loader and (is_last or (self.position.epoch + 1) % training.validate_every == 0):
             meter.advance(0, note=f"epoch {self.position.epoch + 1}/{training.epochs}, validating")
-            row |= validate(
-                self.fabric, self.parts.evaluated_model, self.parts.val_loader, records=self.source.splits["val"]
-            )
+            row |= validate(self.fabric, self.parts.evaluated_model, val_loader, records=self.source.splits["val"])
         row["seconds"] = round(self.clock.seconds, 3)
-        is_best = "val_top1" in row and _beats(row, self.position.best)
+        is_best = _beats(row, self.position.best) if val_loader else is_last
         self._write(row)
         meter.print(describe_epoch(row, num_epochs=training.epochs, is_best=is_best))
         self.position = Position(epoch=self.position.epoch + 1, best=row if is_best else self.position.best)
@@ -316,30 +316,31 @@ class Training:
             preprocessing=self.parts.preprocessing,
             details={
                 "data": self.source.name,
-                "protocol": "best epoch by validation top-1; the test split was not opened",
+                "protocol": self.source.protocol,
+                "setting": self.setting,
                 "epochs": self.config.training.epochs,
                 "seed": self.config.training.seed,
                 "best_epoch": row["epoch"],
-                "val_top1": row["val_top1"],
-                "val_num_images": row["val_num_images"],
+                **{name: row[name] for name in ("val_top1", "val_num_images") if name in row},
             },
         )
         self._print_best(row)
 
     def _print_best(self, row: Mapping[str, Any]) -> None:
-        num_images = row["val_num_images"]
-        low, high = wilson_interval(row["val_top1"] * num_images, num_images)
-        self.console.print(
-            f"best epoch {row['epoch']} of {self.config.training.epochs}: validation top-1 {row['val_top1']:.1%} "
-            f"(95% Wilson interval {low:.1%} to {high:.1%}, {num_images:,} images), in {self.folder.bundle}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        found = f"epoch {row['epoch']} of {self.config.training.epochs}"
+        if "val_top1" in row:
+            num_images = row["val_num_images"]
+            low, high = wilson_interval(row["val_top1"] * num_images, num_images)
+            found = (
+                f"best {found}: validation top-1 {row['val_top1']:.1%} (95% Wilson interval {low:.1%} to {high:.1%})"
+            )
+        for line in (f"{found}, in {self.folder.bundle}", self.setting):
+            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def _draw_curves(self) -> None:
         rows = self.log.rows()
         if self.fabric.is_global_zero and any(row["kind"] == "epoch" for row in rows):
-            save_figure(training_curves(rows), self.folder.curves_png)
+            save_figure(training_curves(rows, subtitle=self.setting), self.folder.curves_png)
 
     def _write(self, row: Mapping[str, Any]) -> None:
         if self.fabric.is_global_zero:
@@ -380,7 +381,9 @@ def _step_seed(seed: int, step: int) -> int:
 
 
 def _beats(row: Mapping[str, Any], best: Mapping[str, Any] | None) -> bool:
-    """Compare by validation top-1, then by the lower loss; the earlier epoch wins a tie."""
+    """Compare by validation top-1, then by the lower loss; the earlier epoch wins a tie, one not validated never."""
+    if "val_top1" not in row:
+        return False
     if best is None:
         return True
     return bool((row["val_top1"], -row["val_loss"]) > (best["val_top1"], -best["val_loss"]))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects of a training; `average` is None where the settings ask for none."""
+    """The objects of a training; `average` and `val_loader` are None where there is none."""
 
     model: FineGrainedClassifier
     average: WeightAverage[FineGrainedClassifier] | None
@@ -31,7 +31,7 @@ class Parts:
     loss: JointLoss
     preprocessing: Preprocessing
     train_loader: DataLoader[Batch]
-    val_loader: DataLoader[Batch]
+    val_loader: DataLoader[Batch] | None
 
     @property
     def evaluated_model(self) -> FineGrainedClassifier:
@@ -81,7 +81,9 @@ def build_parts(fabric: Fabric, config: Config, source: DataSource, *, load_weig
             rank=rank,
             world_size=world_size,
             cache=config.data.cache,
-        ),
+        )
+        if source.splits.get("val")
+        else None,
     )
 
 

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from finevote.config import Config, dump_config
 from finevote.data.images import find_unreadable, without
-from finevote.data.registry import open_source
-from finevote.data.splits import describe_split, restore_split, with_validation
+from finevote.data.registry import open_source, protocol_for
+from finevote.data.splits import describe_setting, describe_split, restore_split, with_validation
 from finevote.errors import DataError
 from finevote.files import atomic_write
 from finevote.progress import Meter
@@ -42,7 +42,8 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
     """
     if out is not None:
         RunFolder.check_free(out)
-    source = open_source(data, splits=SPLITS)
+    source = open_source(data, splits=SPLITS, protocol=config.data.protocol)
+    is_held_out = not source.splits.get("val")
     unreadable = _find_unreadable(source, console)
     if unreadable and not skip_bad:
         raise DataError(_describe_unreadable(unreadable))
@@ -50,14 +51,15 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
         without(source, set(unreadable)), fraction=config.data.validation_fraction, seed=config.training.seed
     )
     _check_classes(source)
+    setting = describe_setting(source, is_held_out=is_held_out)
     path = out or next_run_path(Path("runs"), f"{_slug(config.name)}-{_slug(source.name)}")
     is_there = path.exists()
     run = RunFolder.create(path)
     with removed_unless_learned(run, keep_folder=is_there):
         atomic_write(run.split_json, _json(describe_split(source)))
-        atomic_write(run.data_json, _json(_describe_data(data, source, unreadable)))
+        atomic_write(run.data_json, _json(_describe_data(data, source, unreadable, setting=setting)))
         atomic_write(run.config_yaml, dump_config(config))
-    _print_notes(source, console)
+    _print_notes(source, setting, console)
     return run
 
 
@@ -86,7 +88,8 @@ def load_data(run: RunFolder, *, data: str | Path | None = None) -> DataSource:
         RunError: data.json or split.json cannot be read.
     """
     saved = run.read_json(run.data_json)
-    source = open_source(saved["data"] if data is None else data, splits=SPLITS)
+    place = saved["data"] if data is None else data
+    source = open_source(place, splits=SPLITS, protocol=protocol_for(place, saved["protocol"]))
     if list(source.class_names) != saved["class_names"]:
         raise DataError(
             f"{source.name} has {len(source.class_names)} classes that are not the {len(saved['class_names'])} of "
@@ -133,10 +136,14 @@ def _check_classes(source: DataSource) -> None:
         )
 
 
-def _describe_data(data: str | Path, source: DataSource, unreadable: Mapping[str, str]) -> dict[str, Any]:
+def _describe_data(
+    data: str | Path, source: DataSource, unreadable: Mapping[str, str], *, setting: str
+) -> dict[str, Any]:
     return {
         "data": _data_argument(data, source),
         "name": source.name,
+        "protocol": source.protocol,
+        "setting": setting,
         "class_names": list(source.class_names),
         "num_images": {split: len(records) for split, records in source.splits.items()},
         "skipped": dict(unreadable),
@@ -151,11 +158,11 @@ def _data_argument(data: str | Path, source: DataSource) -> str:
     return "synthetic" if data == "synthetic" else str(Path(data).absolute())
 
 
-def _print_notes(source: DataSource, console: Console) -> None:
+def _print_notes(source: DataSource, setting: str, console: Console) -> None:
     counts = ", ".join(f"{len(records):,} {split}" for split, records in source.splits.items())
     console.print(f"{source.name}: {len(source.class_names)} classes, {counts} images", highlight=False, markup=False)
-    for note in source.notes:
-        console.print(f"  {note}", highlight=False, markup=False)
+    for note in (setting, *source.notes):
+        console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _slug(name: str) -> str:
