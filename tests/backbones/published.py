@@ -52,7 +52,8 @@ def dinov2(*, dim, depth, heads, registers=0, gated=False, grid=37):
     return randomise(Dinov2Model(Dinov2Config(**shared)))
 
 
-def dinov3(*, dim, depth, heads, width, gated=False):
+def dinov3(*, dim, depth, heads, width, gated=False, biased=False):
+    """As published the biases of queries and values are zero; `biased` makes them matter."""
     config = DINOv3ViTConfig(
         hidden_size=dim,
         num_hidden_layers=depth,
@@ -63,7 +64,11 @@ def dinov3(*, dim, depth, heads, width, gated=False):
         hidden_act="silu" if gated else "gelu",
         **EAGER,
     )
-    return randomise(DINOv3ViTModel(config))
+    model = randomise(DINOv3ViTModel(config))
+    for name, tensor in model.named_parameters():
+        if name.endswith(("q_proj.bias", "v_proj.bias")) and not biased:
+            torch.nn.init.zeros_(tensor)
+    return model
 
 
 def vit(*, dim, depth, heads, grid=14):
@@ -92,13 +97,14 @@ def clip(*, dim, depth, heads, size=224, patch=16):
     return randomise(CLIPVisionModel(config))
 
 
-def siglip(*, dim, depth, heads, size=224):
+def siglip(*, dim, depth, heads, size=224, act="gelu"):
     config = SiglipVisionConfig(
         hidden_size=dim,
         num_hidden_layers=depth,
         num_attention_heads=heads,
         intermediate_size=4 * dim,
         image_size=size,
+        hidden_act=act,
         **EAGER,
     )
     return randomise(SiglipVisionModel(config))

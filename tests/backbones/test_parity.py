@@ -104,9 +104,30 @@ def test_google_s_npz_gives_the_tokens_and_rows_of_transformers(size, tmp_path, 
     assert of_rows < TOLERANCE
 
 
+DINOV3 = {
+    "dinov3_vits16": SMALL | {"width": 1536},
+    "dinov3_vits16plus": SMALL | {"width": 1536, "gated": True},
+    "vit_small_patch16_dinov3_qkvb": SMALL | {"width": 1536, "biased": True},
+}
+
+
+@pytest.mark.parametrize("size", [(256, 256), (224, 320)], ids=["native", "rectangle"])
+@pytest.mark.parametrize("name", DINOV3)
+def test_official_dinov3_gives_the_tokens_and_rows_of_transformers(name, size, tmp_path):
+    model = published.dinov3(**DINOV3[name])
+    path = tmp_path / f"{name}_pretrain.pth"
+    torch.save(published.official_dinov3(model), path)
+    backbone = build(name, path, size, model)
+    of_tokens, of_rows = compare(backbone, model, random_images(size))
+    assert of_tokens < TOLERANCE
+    assert of_rows < TOLERANCE
+
+
 SAVED = {
     "dinov2": (lambda: published.dinov2(**SMALL, grid=8), "dinov2_vits14", 112),
     "registers": (lambda: published.dinov2(**SMALL, grid=8, registers=4), "dinov2_vits14_reg4", 112),
+    "dinov3": (lambda: published.dinov3(**DINOV3["dinov3_vits16"]), "dinov3_vits16", 128),
+    "gated dinov3": (lambda: published.dinov3(**DINOV3["dinov3_vits16plus"]), "dinov3_vits16plus", 128),
     "vit": (lambda: published.vit(**SMALL, grid=8), "vit_small_patch16_224", 128),
     "clip": (lambda: published.clip(**SMALL, size=128), "vit_base_patch16_clip_quickgelu_224", 128),
 }
@@ -127,6 +148,25 @@ def test_a_model_saved_by_transformers_is_read(kind, names, tmp_path):
     of_tokens, of_rows = compare(backbone, model, random_images((size, size)), norm=norm)
     assert of_tokens < TOLERANCE
     assert of_rows < TOLERANCE
+
+
+@pytest.mark.parametrize(("act", "tolerance"), [("gelu", TOLERANCE), ("gelu_pytorch_tanh", 1e-3)])
+def test_the_patch_tokens_of_siglip_are_those_of_transformers(act, tolerance, tmp_path):
+    """Its models have no CLS token; the summary token in its place only listens.
+
+    timm computes GELU exactly. Google's code and transformers take the tanh approximation, which is 1e-4 off here.
+    """
+    model = published.siglip(**SMALL, size=128, act=act)
+    model.save_pretrained(tmp_path)
+    args = {"depth": 2, "embed_dim": 384, "num_heads": 6}
+    backbone = build_backbone(
+        "vit_base_patch16_siglip_224", image_size=(128, 128), weights=str(tmp_path), timm_args=args
+    )
+    images = random_images((128, 128))
+    tokens, _ = run(backbone, images)
+    with torch.no_grad():
+        theirs = model(images).last_hidden_state
+    assert (tokens[:, 1:] - theirs).abs().max() < tolerance
 
 
 @pytest.mark.slow

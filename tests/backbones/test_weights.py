@@ -11,6 +11,7 @@ from finevote.backbones.catalogue import build_backbone
 from finevote.build import build_model, build_preprocessing
 from finevote.bundle import save_bundle
 from finevote.errors import WeightsError
+from tests.backbones import published
 from tests.models import tiny_config
 
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -248,3 +249,27 @@ def test_a_file_cut_in_half_is_refused(tmp_path, suffix):
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(WeightsError, match=r"no weight file at .*nowhere.pth"):
         build(tmp_path / "nowhere.pth")
+
+
+def test_biases_that_the_backbone_has_no_place_for_are_named_not_dropped(tmp_path):
+    model = published.dinov3(dim=48, depth=1, heads=2, width=64, biased=True)
+    torch.save(published.official_dinov3(model), tmp_path / "dinov3.pth")
+    args = {"embed_dim": 48, "depth": 1, "num_heads": 2, "mlp_ratio": 64 / 48}
+    with pytest.raises(WeightsError, match=r"2 unmatched keys: blocks\.0\.attn\.q_bias, blocks\.0\.attn\.v_bias"):
+        build_backbone("dinov3_vits16", image_size=(64, 64), weights=str(tmp_path / "dinov3.pth"), timm_args=args)
+
+
+@pytest.mark.parametrize("enabled", [True, False], ids=["voting", "plain"])
+def test_a_bundle_of_rotary_positions_gives_start_weights_too(tmp_path, enabled):
+    args = {"embed_dim": 48, "depth": 3, "num_heads": 2}
+    changes = {"model__backbone": "dinov3_vits16", "model__backbone_args": args, "model__voting__enabled": enabled}
+    config = tiny_config(data__image_size=64, data__resize=64, **changes)
+    model = build_model(config, num_classes=5).eval()
+    preprocessing = build_preprocessing(config.data, model.backbone)
+    bundle = save_bundle(
+        tmp_path / "bundle", model, config=config, class_names="abcde", preprocessing=preprocessing, details={}
+    )
+    backbone = build_backbone("dinov3_vits16", image_size=(64, 64), weights=str(bundle), timm_args=args)
+    last = model.head.refine.layer if enabled else model.backbone.layers[2]
+    assert torch.equal(backbone.layers[2].ls1.gamma, last.ls1.gamma)
+    assert torch.equal(backbone.embedding.reg_token, model.backbone.embedding.reg_token)

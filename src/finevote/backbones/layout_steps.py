@@ -48,8 +48,17 @@ def pair_gates(tensors: Tensors) -> Tensors:
     }
 
 
+def mask_biases(tensors: Tensors) -> Tensors:
+    """Multiply each bias by the mask beside it, as DINOv3's own code does before it adds it."""
+    return {
+        key: tensor * tensors[f"{key}_mask"] if f"{key}_mask" in tensors else tensor
+        for key, tensor in tensors.items()
+        if not key.endswith(".bias_mask")
+    }
+
+
 def split_biases(tensors: Tensors) -> Tensors:
-    """Give queries and values each a bias of its own; that of the keys is masked in training and never used."""
+    """Give queries and values each a bias of its own; the keys' own is masked and never used."""
     split: Tensors = {}
     for key, tensor in tensors.items():
         if key.endswith("attn.qkv.bias"):

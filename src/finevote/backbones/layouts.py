@@ -165,8 +165,8 @@ LAYOUTS = (
             (r"\.mlp\.w2\.", ".mlp.fc1_x."),
             (r"\.mlp\.w3\.", ".mlp.fc2."),
         ),
-        left_out=(r"mask_token", r"rope_embed\.periods", r".*\.bias_mask", r"local_cls_norm\..*"),
-        finish=steps.split_biases,
+        left_out=(r"mask_token", r"rope_embed\.periods", r"local_cls_norm\..*"),
+        finish=lambda tensors: steps.split_biases(steps.mask_biases(tensors)),
     ),
     Layout(
         title="the official DINOv2 layout",
