@@ -155,6 +155,12 @@ def test_the_model_trains_under_autocast(smoothing):
     assert (output.votes.ballots.sum(2) == 3 * 4).all()
 
 
+def test_learnable_kernels_hear_of_the_refinement_stage():
+    model = tiny_model(model__voting__smoothing="learnable")
+    model(torch.randn(4, 3, 32, 32)).complement[:, 0].sum().backward()
+    assert model.head.smoothing.kernels.grad.abs().max() > 1e-5  # gates that scaled tokens heard 5e-9
+
+
 def test_the_final_votes_lie_on_the_patches_that_were_selected():
     votes = tiny_model()(torch.randn(2, 3, 32, 32)).votes
     final = votes.per_patch()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from finevote.voting.smoothing import KERNEL, BallotSmoothing, straight_through_gates
+from finevote.voting.smoothing import KERNEL, BallotSmoothing, gate_tokens, straight_through_gates
 from tests.voting import naive
 
 grids = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -73,6 +73,16 @@ def test_gates_equal_exactly_one(seed, grid, dilations, scale, data):
     num_selected = data.draw(st.integers(1, ballots.shape[1]))
     gates = straight_through_gates(enhanced, enhanced.argsort(1, descending=True)[:, :num_selected])
     assert torch.equal(gates, torch.ones(2, num_selected, 1))
+
+
+def test_gated_tokens_are_the_tokens_with_the_gradient_of_mixing_them_with_the_average():
+    tokens, average = torch.randn(2, 5, 3), torch.randn(2, 1, 3)
+    gates = torch.ones(2, 5, 1, requires_grad=True)
+    weights = torch.randn(2, 5, 3)
+    gated = gate_tokens(tokens, gates, average=average)
+    assert torch.equal(gated, tokens)
+    (gated * weights).sum().backward()
+    torch.testing.assert_close(gates.grad, (weights * (tokens - average)).sum(-1, keepdim=True))
 
 
 def test_a_step_along_the_gradient_raises_the_score_of_a_rewarded_patch():

@@ -14,7 +14,7 @@ from finevote.voting.ballots import count_ballots
 from finevote.voting.merging import merge_unselected
 from finevote.voting.refinement import RefinementStage, SecondVote, count_picks, gather_key_tokens, vote_again
 from finevote.voting.selection import TokenBudget, rank_patches, take_tokens
-from finevote.voting.smoothing import BallotSmoothing, straight_through_gates
+from finevote.voting.smoothing import BallotSmoothing, gate_tokens, straight_through_gates
 
 _DROPOUT_STREAM = 900_001  # far above the two streams of each layer
 _COMPLEMENT_STREAM = 900_002
@@ -129,7 +129,8 @@ class VotingHead(nn.Module):
         selected = rank_patches(enhanced, rows.mean(1))[:, : self.budget.counts[layer]]
         tokens = take_tokens(patches, selected)
         if self.smoothing is not None and self.smoothing.learnable:
-            tokens = tokens * straight_through_gates(enhanced, selected).to(tokens.dtype)
+            gates = straight_through_gates(enhanced, selected)
+            tokens = gate_tokens(tokens, gates, average=patches.mean(1, keepdim=True))
         merged = merge_unselected(patches, enhanced, selected) if self.merge else None
         return LayerVote(ballots, enhanced, selected, tokens, merged)
 

@@ -40,7 +40,8 @@ class BallotSmoothing(nn.Module):
     A fixed kernel is [[1,2,1],[2,4,2],[1,2,1]] at every scale (docs/method.md, 3; IELT has `dilations=(1,)` only).
     With `learnable` each scale has a kernel of its own that starts there. Ranking alone would give it no gradient:
     `straight_through_gates` returns gates that are exactly 1 forward and carry the gradient of each selected token's
-    score backward, so a kernel that raises the score of a useful token is rewarded.
+    score backward, and `gate_tokens` makes that the gradient of having the token instead of an average one, so a
+    kernel that raises the score of a useful token is rewarded.
 
     Args:
         dilations: scales in patches; at least one.
@@ -80,3 +81,16 @@ def straight_through_gates(enhanced: Tensor, selected: Tensor) -> Tensor:
     scores = enhanced / enhanced.detach().amax(1, keepdim=True).clamp_min(1e-6)  # (B, P)
     scores = scores.gather(1, selected)  # (B, k)
     return (1 + (scores - scores.detach()))[..., None]  # the brackets keep the 1 exact
+
+
+def gate_tokens(tokens: Tensor, gates: Tensor, *, average: Tensor) -> Tensor:
+    """Return the tokens as they are; a gate's gradient is that of average + gate (token - average) at 1.
+
+    A gate that scaled the token would be told next to nothing: the norm at the head of a block undoes any scale.
+
+    Args:
+        tokens: (B, k, D).
+        gates: (B, k, 1), all 1.
+        average: (B, 1, D) what an untelling token would be: the mean of the layer's patches.
+    """
+    return tokens + (gates - 1).to(tokens.dtype) * (tokens - average).detach()
