@@ -36,6 +36,12 @@ def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
     assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (128, 128, 128)
 
 
+def test_an_image_of_fractions_is_refused_instead_of_read_as_black(tmp_path):
+    Image.fromarray(np.full((9, 9), 0.5, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: its pixels are fractions.*: save it with 8 or 16 bits"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_a_transparent_palette_is_read_without_warning(tmp_path):
     image = Image.new("P", (9, 9), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])

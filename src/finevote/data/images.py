@@ -156,6 +156,8 @@ def _check_size(image: Image.Image) -> None:
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip nearly all of it to white
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":  # Pillow would clip it to 0 and 255: an image in [0, 1] would be read as black
+        raise DataError("its pixels are fractions, of which no file says what is white: save it with 8 or 16 bits")
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
