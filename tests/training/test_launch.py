@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from finevote.errors import ConfigError
-from finevote.training.launch import listen_for_stop, make_fabric
+from finevote.errors import ConfigError, RunError
+from finevote.training.launch import launch, listen_for_stop, make_fabric
 
 
 def send(number):
@@ -22,6 +22,18 @@ def test_more_devices_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr("finevote.training.launch.find_accelerator", lambda: "mps")
     with pytest.raises(ConfigError, match=r"--devices 2 asks for more than the 1 GPUs of this machine: lower it"):
         make_fabric(devices=2, precision="fp32")
+
+
+def kill_the_last_process(fabric):
+    if fabric.global_rank == fabric.world_size - 1:
+        send(signal.SIGKILL)
+    fabric.barrier()
+
+
+@pytest.mark.slow
+def test_a_process_that_something_else_killed_is_an_error_not_a_wish_to_stop():
+    with pytest.raises(RunError, match=r"training process 1 was ended by SIGKILL from outside.*goes on with --resume"):
+        launch(make_fabric(devices=2, precision="fp32"), kill_the_last_process)
 
 
 def test_making_fabric_says_nothing(capfd):

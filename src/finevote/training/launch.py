@@ -23,7 +23,7 @@ from lightning.fabric.strategies import DDPStrategy
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from finevote.devices import find_accelerator
-from finevote.errors import ConfigError, find_known_error
+from finevote.errors import ConfigError, RunError, find_known_error
 
 ResultT = TypeVar("ResultT")
 _PRECISIONS: Mapping[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -74,21 +74,29 @@ def launch(fabric: Fabric, function: Callable[..., ResultT], *args: Any) -> Resu
 
     Raises:
         KeyboardInterrupt: the processes were told twice to stop.
+        RunError: something else, such as the system for want of memory, ended one of them.
     """
     if started_by_torchrun() or fabric.world_size == 1:
         result: ResultT = fabric.launch(function, *args)
         return result
     environment = {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
+    stop = StopRequest()
     try:
-        with _pass_on_signals():
+        with _pass_on_signals(stop):
             result = fabric.launch(function, *args)
     except ProcessRaisedException as error:
         known = find_known_error(error.msg)
         raise known or error from None
     except ProcessExitedException as error:
-        if error.signal_name in {"SIGKILL", "SIGINT"}:
+        if stop.requested or error.signal_name == "SIGINT":
             raise KeyboardInterrupt from None
-        raise
+        if error.signal_name is None:
+            raise
+        raise RunError(
+            f"training process {error.error_index} was ended by {error.signal_name} from outside, most often because "
+            "memory ran out: free some, or start with fewer --devices or a smaller training.micro_batch; a run that "
+            "has a checkpoint goes on with --resume"
+        ) from None
     finally:  # a port left behind would be taken for the user's own by the next launch
         for name, value in environment.items():
             if value is None:
@@ -124,13 +132,14 @@ def listen_for_stop() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def _pass_on_signals() -> Iterator[None]:
-    """Ask the spawned processes to stop on the first signal, and end them on a second Ctrl-C."""
+def _pass_on_signals(stop: StopRequest) -> Iterator[None]:
+    """Ask the spawned processes to stop on the first signal, and end them on a second Ctrl-C; note it in `stop`."""
     interrupts = 0
 
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal interrupts
         interrupts += number == signal.SIGINT
+        stop.requested = True
         for process in multiprocessing.active_children():
             if interrupts > 1:
                 process.kill()
