@@ -82,8 +82,9 @@ def count_picks(positions: Tensor, *, budget: tuple[int, ...]) -> Tensor:
         budget: tokens of each layer, sum T.
     """
     layer_ends = torch.tensor(budget, device=positions.device).cumsum(0)  # (S,)
-    layers = torch.bucketize(positions.contiguous(), layer_ends, right=True)  # (B, K)
-    return torch.bincount(layers.flatten(), minlength=len(budget))
+    layers = torch.bucketize(positions.contiguous(), layer_ends, right=True).flatten()  # (B x K,)
+    # Not bincount, which waits for the device to learn how long its result is.
+    return layers.new_zeros(len(budget)).scatter_add(0, layers, torch.ones_like(layers))
 
 
 def gather_key_tokens(refined: Tensor, vote: SecondVote) -> Tensor:
