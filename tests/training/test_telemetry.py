@@ -32,6 +32,12 @@ def test_the_soft_margin_collapses_at_ln_2():
     assert any(watch([{"triplet": math.log(2), "spread": 0.0}] * 3, margin="soft"))
 
 
+def test_a_figure_that_is_not_finite_is_null_which_every_reader_of_json_knows(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write({"kind": "step", "gradient_norm": math.inf, "loss": 0.5})
+    assert log.path.read_text() == '{"kind": "step", "gradient_norm": null, "loss": 0.5}\n'
+
+
 def test_rows_come_back_without_a_last_line_that_was_cut(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl")
     assert log.rows() == []

@@ -24,7 +24,8 @@ class MetricsLog:
     Every row has "epoch" (from 1) and "step" (optimiser steps done since the start); the means of an epoch and the
     figures of a step have the same names: "loss", "loss_part", "loss_complement", "loss_triplet", "train_top1",
     "spread", "gradient_norm", "lr_min", "lr_max", "images_per_s", "budget"; epochs also have "val_top1", "val_loss",
-    "val_num_images" where they were validated, and "seconds".
+    "val_num_images" where they were validated, and "seconds". A figure that is not finite, as a gradient norm that
+    overflows in fp16, is null: JSON has no infinity.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,14 +44,14 @@ class MetricsLog:
         return rows
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row.
+        """Append one row of plain values.
 
         Raises:
             StorageError: the disk is full or cannot be written.
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps({name: _finite_or_none(value) for name, value in row.items()}) + "\n")
         except OSError as error:
             raise StorageError(
                 f"cannot write {self.path}: {error.strerror}: make room, then --resume the run"
@@ -105,6 +106,10 @@ class CollapseWatch:
         at_plateau = abs(triplet - self.plateau) <= 0.02 * self.plateau
         self._num_steps = self._num_steps + 1 if at_plateau and spread < 0.02 else 0
         return self._num_steps == self.patience
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def describe_losses(figures: Mapping[str, float]) -> str:
