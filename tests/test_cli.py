@@ -12,6 +12,7 @@ from PIL import Image
 import finevote.training.fit
 from finevote import cli, cli_data, measure, predictor
 from finevote.config import dump_config, load_config
+from finevote.data.images import read_image
 from finevote.errors import RunError
 from finevote.training import loop
 from finevote.types import Ranked
@@ -46,6 +47,13 @@ def fitted(monkeypatch, tmp_path):
 
     monkeypatch.setattr(finevote.training.fit, "fit", record)
     return calls
+
+
+def test_commands_read_photographs_with_a_broken_exif_block_without_a_word(run, tmp_path):
+    path, block = tmp_path / "a.jpg", b"Exif\0\0MM\0*\0\0\0\x08\0\xff"
+    Image.new("RGB", (9, 9), (255, 0, 0)).save(path, exif=block)
+    run("recipes")
+    assert read_image(path).size == (9, 9)  # warnings are errors here, unless a command silences them
 
 
 class TestErrors:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Never
@@ -54,6 +55,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     logging.basicConfig(format="%(message)s")
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of broken EXIF and the like: what cannot be read is an error
     logging.getLogger("finevote").setLevel(logging.DEBUG if debug else logging.INFO)
     try:
         app(arguments)
