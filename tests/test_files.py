@@ -144,3 +144,20 @@ def test_a_failed_replacement_keeps_the_old_folder(tmp_path):
 def test_sha256_of_is_the_digest_of_the_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 1000)
     assert files.sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 1000).hexdigest()
+
+
+def test_nested_blocks_for_one_folder_do_not_wait_for_each_other(tmp_path):
+    with files.exclusive(tmp_path / "new"), files.exclusive(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_told_by_the_lock(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*file"), files.exclusive(tmp_path / "file"):
+        pass
+
+
+def test_space_is_that_of_the_disk_where_the_folder_will_be(tmp_path):
+    files.check_space(tmp_path / "not" / "yet", 1, purpose="this")
+    with pytest.raises(StorageError, match=r"this needs 10,000,000,000\.00 GB, but .*yet has [\d,.]+ GB free"):
+        files.check_space(tmp_path / "not" / "yet", 10**19, purpose="this")

@@ -75,3 +75,30 @@ def test_the_rate_leaves_out_what_was_done_before():
 )
 def test_durations_read_in_two_units(seconds, words):
     assert describe_seconds(seconds) == words
+
+
+def test_bytes_are_shown_in_larger_units_with_their_rate():
+    console = plain_console()
+    seconds = itertools.count(step=10)
+    with Meter("a.tgz", total=345_000_000, unit="bytes", console=console, clock=lambda: next(seconds)) as meter:
+        for _ in range(4):
+            meter.advance(10_000_000)
+    assert re.match(
+        r"a\.tgz \d0\.0 MB/345\.0 MB, [\d.]+ (MB|kB)/s, \d+ min \d+ s left$", text_of(console).splitlines()[0]
+    )
+
+
+def test_on_a_terminal_bytes_share_one_unit():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, legacy_windows=False, color_system=None)
+    with Meter("a.tgz", total=345_000_000, unit="bytes", console=console) as meter:
+        meter.advance(12_300_000)
+    assert "12.3/345.0 MB" in text_of(console)
+
+
+def test_a_total_that_nobody_knows_is_not_shown():
+    console = plain_console()
+    seconds = itertools.count(step=10)
+    with Meter("a.tgz", total=None, unit="bytes", console=console, clock=lambda: next(seconds)) as meter:
+        for _ in range(4):
+            meter.advance(2_000)
+    assert re.match(r"a\.tgz [\d.]+ kB, \d+ bytes/s$", text_of(console).splitlines()[0])

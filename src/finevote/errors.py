@@ -17,6 +17,14 @@ class DataError(FinevoteError):
     """A data set is missing, empty, malformed, or has unreadable images."""
 
 
+class DownloadError(FinevoteError):
+    """A published file cannot be had from any of its addresses, or what is there is not that file."""
+
+
+class ArchiveError(FinevoteError):
+    """An archive is damaged, or refused because it is unsafe to unpack."""
+
+
 class WeightsError(FinevoteError):
     """A weight file is missing, of another model, or unsafe to read."""
 

@@ -1,4 +1,4 @@
-"""Writing that leaves either the whole file or the old one: temporary name, sync, rename."""
+"""Writing that leaves either the whole file or the old one, one process at a time where two would meet."""
 
 import contextlib
 import errno
@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from rich.console import Console
+
 from finevote.errors import FinevoteError, StorageError
 
 _FULL_BELOW_BYTES = 2**20
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def atomic_write(path: Path, content: bytes | str, *, durable: bool = True) -> None:
@@ -38,20 +41,16 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """
     temporary = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
             if durable:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-        if durable:
-            _sync_folder(path.parent)
-    except Exception as error:
-        if _is_storage_problem(path, error):
-            problem = _storage_error(path, error)
-            raise problem from error
-        raise
+                sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -69,21 +68,68 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     temporary = _beside(path)
     try:
-        if not replace:
-            _check_free(path)
-        temporary.mkdir(parents=True)
-        yield temporary
-        for item in temporary.rglob("*"):
-            if item.is_file():
-                _sync_file(item)
-        _move_into_place(temporary, path)
+        with storage_errors(path):
+            if not replace:
+                _check_free(path)
+            temporary.mkdir(parents=True)
+            yield temporary
+            for item in temporary.rglob("*"):
+                if item.is_file():
+                    _sync_file(item)
+            _move_into_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in the block for want of space or permission into a StorageError about `path`."""
+    try:
+        yield
     except Exception as error:
         if _is_storage_problem(path, error):
             problem = _storage_error(path, error)
             raise problem from error
         raise
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, *, console: Console | None = None) -> Iterator[None]:
+    """Let one process at a time into the block for `folder`, which is made; the others say that they wait, and wait.
+
+    The system drops the lock with its process, however that ends, so a dead one never blocks; the lock's file stays.
+    Blocks for one folder can be nested. A file system without locks lets everybody in.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.resolve() / ".finevote.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        (console or Console(stderr=True)).print(f"waiting for another process that works in {folder}", markup=False)
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise _storage_error(folder, error) from error
+    try:
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        lock.release()
+
+
+def check_space(folder: Path, num_bytes: int, *, purpose: str) -> None:
+    """Raise StorageError unless `num_bytes` more fit on the disk of `folder`, which need not exist yet."""
+    free = _free_bytes(folder / "file")
+    if num_bytes > free:
+        raise StorageError(
+            f"{purpose} needs {num_bytes / 1e9:,.2f} GB, but {folder} has {free / 1e9:,.2f} GB free: "
+            "free some space or choose another place"
+        )
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -96,6 +142,16 @@ def remove_temporaries(folder: Path) -> None:
         else:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename in `path` last; systems that cannot sync a folder are left to their own order of writing."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:
@@ -124,7 +180,7 @@ def _move_into_place(temporary: Path, path: Path) -> None:
         if old.exists():
             old.rename(path)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     if old.is_dir():
         shutil.rmtree(old, ignore_errors=True)
     else:
@@ -134,16 +190,6 @@ def _move_into_place(temporary: Path, path: Path) -> None:
 def _sync_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename in `path` last; systems that cannot sync a folder are left to their own order of writing."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _is_storage_problem(path: Path, error: Exception) -> bool:

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 from rich.text import Text
 
@@ -15,7 +25,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Meter:
-    """Counts units of a job (`unit`: images, steps) up to `total`.
+    """Counts units of a job (`unit`: images, steps, bytes) up to `total`, None where nobody knows.
 
     On a terminal a bar with the rate, the time left and a note is redrawn in place and leaves nothing behind.
     Elsewhere a line is written at most every `seconds_between_lines`. `clock` counts seconds. Lines printed through
@@ -26,7 +36,7 @@ class Meter:
         self,
         description: str,
         *,
-        total: int,
+        total: int | None,
         unit: str = "images",
         done: int = 0,
         console: Console | None = None,
@@ -42,7 +52,7 @@ class Meter:
         self._seconds_between_lines = seconds_between_lines
         self._clock = clock
         self._start = self._last_line = clock()
-        self._bar = _make_bar(self.console) if self.console.is_terminal else None
+        self._bar = _make_bar(self.console, in_bytes=unit == "bytes") if self.console.is_terminal else None
         self._task = None
         if self._bar:
             self._task = self._bar.add_task(description, total=total, completed=done, rate="", note="")
@@ -67,8 +77,7 @@ class Meter:
         """Count `count` more units; `note` is shown behind the bar or the line."""
         self.done += count
         if self._bar and self._task is not None:
-            rate = f"{self.per_second:.1f} {self.unit}/s"
-            self._bar.update(self._task, completed=self.done, rate=rate, note=note)
+            self._bar.update(self._task, completed=self.done, rate=self._rate(), note=note)
         elif self._clock() - self._last_line >= self._seconds_between_lines:
             self._last_line = self._clock()
             self.print(self._line(note))
@@ -78,10 +87,17 @@ class Meter:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _line(self, note: str) -> str:
-        parts = [f"{self.description} {self.done}/{self.total}", f"{self.per_second:.1f} {self.unit}/s"]
-        if self.per_second > 0:
+        total = "" if self.total is None else f"/{self._amount(self.total)}"
+        parts = [f"{self.description} {self._amount(self.done)}{total}", self._rate()]
+        if self.total is not None and self.per_second > 0:
             parts.append(f"{describe_seconds((self.total - self.done) / self.per_second)} left")
         return ", ".join([*parts, note] if note else parts)
+
+    def _amount(self, count: int) -> str:
+        return decimal(count) if self.unit == "bytes" else str(count)
+
+    def _rate(self) -> str:
+        return f"{decimal(int(self.per_second))}/s" if self.unit == "bytes" else f"{self.per_second:.1f} {self.unit}/s"
 
 
 def describe_seconds(seconds: float) -> str:
@@ -101,11 +117,12 @@ class _NoteColumn(ProgressColumn):
         return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
 
 
-def _make_bar(console: Console) -> Progress:
+def _make_bar(console: Console, *, in_bytes: bool) -> Progress:
+    count = DownloadColumn if in_bytes else MofNCompleteColumn
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=12, table_column=Column(no_wrap=True)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        count(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         _NoteColumn(),
