@@ -1,6 +1,7 @@
 """What every test gets: caches of its own, no network, fixed seeds, one thread a process under xdist."""
 
 import os
+import sys
 import uuid
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def _own_caches(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     monkeypatch.setenv("FINEVOTE_DATA", str(caches / "data"))
     monkeypatch.setenv("HF_HOME", str(caches / "huggingface"))
     monkeypatch.setenv("TORCH_HOME", str(caches / "torch"))
+    if "datasets" in sys.modules:  # it read its environment when it was imported
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", caches / "datasets")
+        monkeypatch.setattr("datasets.config.DOWNLOADED_DATASETS_PATH", caches / "datasets" / "downloads")
     return caches
 
 

@@ -9,6 +9,8 @@ import datasets
 import numpy as np
 from PIL import Image
 
+datasets.disable_progress_bars()  # of writing
+
 CLASSES = ("blue", "red")
 COLORS = {"blue": (40, 60, 200), "red": (200, 50, 40)}
 

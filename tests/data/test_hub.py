@@ -27,14 +27,6 @@ from tests.training.helpers import tiny_config
 FIT = ("train", "val")
 
 
-@pytest.fixture(autouse=True)
-def _library_of_its_own(monkeypatch, _own_caches):
-    """The library reads its environment once, when it is imported."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", _own_caches / "datasets")
-    monkeypatch.setattr("datasets.config.DOWNLOADED_DATASETS_PATH", _own_caches / "datasets" / "downloads")
-    datasets.disable_progress_bars()
-
-
 @pytest.fixture
 def folder(tmp_path):
     return write_parquet_set(tmp_path / "birds")
