@@ -1,5 +1,6 @@
 """Every form in which data may be given goes the whole way: looked at, trained on, measured, moved."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -64,7 +65,23 @@ def as_parquet_of_paths(root: Path) -> str:
     return str(root / "set.parquet")
 
 
-FORMS = [as_hub_set, as_parquet_with_images, as_parquet_of_paths]
+def as_folder(root: Path) -> Path:
+    for number, (split, name, _, content) in enumerate(rows()):
+        path = root / "birds" / split / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root / "birds"
+
+
+def as_zip(root: Path) -> str:
+    return shutil.make_archive(str(root / "birds"), "zip", root_dir=as_folder(root).parent, base_dir="birds")
+
+
+def as_tar(root: Path) -> str:
+    return shutil.make_archive(str(root / "birds"), "gztar", root_dir=as_folder(root), base_dir=".")
+
+
+FORMS = [as_hub_set, as_parquet_with_images, as_parquet_of_paths, as_zip, as_tar]
 
 
 @pytest.fixture

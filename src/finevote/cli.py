@@ -102,8 +102,9 @@ def fit(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="A folder of class folders (or of train/, val/, test/ with those), a CSV with the columns path and "
-            "label (and split, group), Flowers-102 as published, or `synthetic`.",
+            help="A folder of class folders (or of train/, val/, test/ with those), a zip or tar of one, a CSV or "
+            "Parquet table with the columns path and label (and split, group), a published set by name or as it is "
+            "published, hf:OWNER/NAME for one of the hub, or `synthetic`.",
             show_default=False,
         ),
     ] = None,
@@ -131,7 +132,9 @@ def fit(
 
         run = training.resume(resume, devices=devices, data=data)
     elif data is None:
-        raise ArgumentError("fit needs DATA: a folder, a CSV or `synthetic`, e.g. finevote fit my_photographs")
+        raise ArgumentError(
+            "fit needs DATA: a folder, an archive, a table, a name or `synthetic`, e.g. finevote fit my_photographs"
+        )
     else:
         from finevote.config import load_config
 

@@ -21,7 +21,9 @@ data_app = typer.Typer(help="Look at a data set before training.", no_args_is_he
 
 @data_app.command("show")
 def data_show(
-    data: Annotated[str, typer.Argument(help="A folder, a CSV, Flowers-102 as published, or `synthetic`.")],
+    data: Annotated[
+        str, typer.Argument(help="What `finevote fit` takes: a folder, an archive, a table, a name or `synthetic`.")
+    ],
     out: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("contact_sheet.png"),
     per_class: Annotated[int, typer.Option(min=1, help="Training images to draw of each class.")] = 3,
 ) -> None:

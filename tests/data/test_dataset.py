@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 from finevote.data import cache
 from finevote.data.dataset import Draw, PhotoDataset, collate
 from finevote.data.images import read_record
+from finevote.data.places import cache_folder
 from finevote.data.sampler import ShuffledBatches
 from finevote.data.transforms import eval_transform, train_transform
 from finevote.errors import ArgumentError, DataError
@@ -150,4 +151,4 @@ def test_the_disk_cache_is_by_default_in_the_users_cache_folder(records, monkeyp
     assert len(list((tmp_path / "home" / "finevote" / "decoded").glob("??/*.npy"))) == 1
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "user")
-    assert cache.default_cache_folder() == tmp_path / "user" / ".cache" / "finevote" / "decoded"
+    assert cache_folder("decoded") == tmp_path / "user" / ".cache" / "finevote" / "decoded"

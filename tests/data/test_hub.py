@@ -1,10 +1,12 @@
 """Data sets of the hub: real ones of the `datasets` library, in local folders and behind a local copy of the hub."""
 
+import gc
 import io
 import os
 import pickle
 import subprocess
 import sys
+import tarfile
 
 import datasets
 import numpy as np
@@ -104,6 +106,34 @@ def test_an_image_folder_gives_paths_and_keeps_their_names(tmp_path, paint_class
     record = source.splits["train"][0]
     assert record.path == (tmp_path / "set" / "train" / "crow" / "0.png").resolve()
     assert source.read(record).size == (16, 12)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_image_folder_with_a_table_beside_it_gives_its_labels_and_groups(tmp_path, paint):
+    rows = ["file_name,species,group"]
+    for number in range(4):
+        paint(tmp_path / "set" / "train" / f"{number}.png", seed=number)
+        rows.append(f"{number}.png,{'wren' if number % 2 else 'crow'},nest {number // 2}")
+    (tmp_path / "set" / "train" / "metadata.csv").write_text("\n".join(rows) + "\n")
+    source = open_source(hub(tmp_path / "set"), splits=FIT)
+    gc.collect()  # the library leaves the table open
+    assert source.class_names == ("crow", "wren")
+    found = [(record.image_id, record.label, record.group) for record in source.splits["train"]]
+    assert found == [(f"train/{number}.png", number % 2, f"nest {number // 2}") for number in range(4)]
+
+
+def test_a_web_dataset_gives_images_and_labels(tmp_path):
+    (tmp_path / "set").mkdir()
+    with tarfile.open(tmp_path / "set" / "train-000000.tar", "w") as file:
+        for number in range(4):
+            for suffix, content in (("png", png("red", number)), ("cls", str(number % 2).encode())):
+                member = tarfile.TarInfo(f"{number}.{suffix}")
+                member.size = len(content)
+                file.addfile(member, io.BytesIO(content))
+    source = open_source(hub(tmp_path / "set"), splits=FIT)
+    assert [record.label for record in source.splits["train"]] == [0, 1, 0, 1]
+    with Image.open(io.BytesIO(png("red", 3))) as expected:
+        assert source.read(source.splits["train"][3]).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("as_dict", [True, False])
@@ -279,7 +309,10 @@ def test_a_full_disk_is_told_as_such(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("datasets.arrow_writer.ArrowWriter.write_table", fail)
-    with pytest.raises(StorageError, match=r"no room for hf:.*: free some space, or set HF_HOME to a larger disk"):
+    with pytest.raises(
+        StorageError,
+        match=r"no room for hf:.*: No space left on device: free some space, or set HF_HOME to a larger disk",
+    ):
         open_source(hub(folder), splits=FIT)
 
 

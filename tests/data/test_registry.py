@@ -15,7 +15,9 @@ def test_a_path_that_is_not_there_is_told_with_what_may_be_given(tmp_path):
 
 def test_another_file_is_not_taken_for_a_table(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"")
-    with pytest.raises(DataError, match=r"a\.zip is a file, but not a table \(\.csv, \.tsv, \.parquet\)"):
+    with pytest.raises(
+        DataError, match=r"a\.zip is a file, but neither a table \(\.csv, \.tsv, \.parquet\) nor an archive"
+    ):
         open_source(str(tmp_path / "a.zip"), splits=("train",))
 
 

@@ -31,9 +31,13 @@ def image_columns(schema: pa.Schema) -> list[str]:
 
 
 def label_columns(schema: pa.Schema, *, others: Sequence[str | None] = ()) -> list[str]:
-    """Return the columns declared as classes; where none is, those of text or whole numbers, less `others`."""
+    """Return the columns declared as classes; where none is, those of text or whole numbers, less `others`.
+
+    Names that begin with `__` are the library's own, not the set's.
+    """
     declared = _columns_of_kind(schema, "ClassLabel")
-    return declared or [field.name for field in schema if _can_be_text(field.type) and field.name not in others]
+    fields = [field for field in schema if field.name not in others and not field.name.startswith("__")]
+    return declared or [field.name for field in fields if _can_be_text(field.type)]
 
 
 def choose_column(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finevote.data.places import cache_folder
 from finevote.errors import DataError, StorageError
 from finevote.files import atomic_write
 from finevote.types import Record
@@ -63,7 +64,7 @@ class DiskCache:
     """
 
     def __init__(self, folder: Path | None, *, resize: tuple[int, int], interpolation: str) -> None:
-        self.folder = folder or default_cache_folder()
+        self.folder = folder or cache_folder("decoded")
         self.resize = resize
         self.interpolation = interpolation
 
@@ -111,12 +112,6 @@ def _identity(path: Path) -> tuple[str, int, int]:
     except OSError as error:
         raise DataError(f"cannot read the image {path}: {error.strerror}") from error
     return str(path.absolute()), stat.st_mtime_ns, stat.st_size
-
-
-def default_cache_folder() -> Path:
-    """Return the user's cache folder for decoded images: $XDG_CACHE_HOME or ~/.cache, then finevote/decoded."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "finevote" / "decoded"
 
 
 def available_bytes() -> int:

@@ -10,11 +10,12 @@ from finevote.errors import DataError
 from finevote.types import DataSource
 
 
-def open_folder(root: Path, *, splits: Sequence[str]) -> DataSource:
+def open_folder(root: Path, *, splits: Sequence[str], name: str | None = None) -> DataSource:
     """Open a folder of class folders, or of train/ (val/, test/; capitals or not) with class folders in each.
 
     Without split folders every image is in "train". Only split folders that are asked for are listed, and train,
     which names the classes. Hidden files are passed over; other files that are not images are counted in the notes.
+    `name` is what the source is called, the path unless given.
 
     Raises:
         DataError: the folder is empty, has no class folders or a single one, or cannot be listed.
@@ -36,7 +37,7 @@ def open_folder(root: Path, *, splits: Sequence[str]) -> DataSource:
             f"lay the images out as <class>/<image>, with one of {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     notes = [f"ignored {list_some(ignored, noun='item')} (neither an image nor a folder of images)"] if ignored else []
-    return source_from_items(str(root), items, splits=splits, notes=notes)
+    return source_from_items(name or str(root), items, splits=splits, notes=notes)
 
 
 def _split_folders(root: Path) -> dict[str, Path] | None:

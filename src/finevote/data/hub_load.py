@@ -124,9 +124,11 @@ def _explained(argument: HubArgument) -> Iterator[None]:
         raise
     except Exception as error:  # the library's own exceptions have no common base
         chain = _chain(error)
-        if any(_is_disk_full(link) for link in chain):
+        full = next((link for link in chain if _is_disk_full(link)), None)
+        if full is not None:
+            reason = getattr(full, "strerror", None) or _first_lines(full)
             raise StorageError(
-                f"no room for {argument.name}: {_first_lines(error)}: free some space, or set HF_HOME to a larger disk"
+                f"no room for {argument.name}: {reason}: free some space, or set HF_HOME to a larger disk"
             ) from error
         reason, hint = _first_lines(_telling(chain)), _hint(argument, chain)
         raise DataError(f"cannot load {argument.name}: {reason}{f': {hint}' if hint else ''}") from error

@@ -4,7 +4,8 @@ synthetic       the drawn birds
 cub200          a published set by name, fetched when it is not there; a file or folder of that name comes first
 cub200@         the published set, whatever lies here
 cub200@FOLDER   the published set in FOLDER/cub200 or in FOLDER itself
-birds, a.csv    a path
+hf:owner/name   a set of the Hugging Face hub, see `hub_argument`; hf:./folder for a local one in its formats
+birds, a.csv    a path: a folder, a table, an archive of a folder
 """
 
 import difflib
@@ -16,21 +17,25 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from finevote.data.archive_source import content_root, unpacked_folder
+from finevote.data.archives import is_archive
 from finevote.data.catalogue import DATASETS
 from finevote.data.fetch import fetch
 from finevote.data.folder import open_folder
+from finevote.data.hub import open_hub
 from finevote.data.hub_argument import is_hub_argument
 from finevote.data.items import SPLIT_NAMES
+from finevote.data.parquet import open_parquet
 from finevote.data.published import DatasetInfo, choose_protocol, open_published
 from finevote.data.tables import open_table
 from finevote.errors import ArgumentError, DataError, suggest
 from finevote.types import DataSource
 
-_TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+_TABLES = {".csv": open_table, ".tsv": open_table, ".parquet": open_parquet}
 _KINDS = (
-    "a folder of class folders, a folder with train/ (val/, test/) of class folders, "
-    "a CSV with path,label[,split][,group], a published set in its own layout, "
-    "the name of one (finevote data list), or the word synthetic"
+    "a folder of class folders, a folder with train/ (val/, test/) of class folders, a zip or tar of one, "
+    "a CSV or Parquet table with path,label[,split][,group], a published set in its own layout, "
+    "the name of one (finevote data list), hf:owner/name, or the word synthetic"
 )
 
 
@@ -79,8 +84,6 @@ def open_source(data: str | Path, *, splits: Sequence[str], protocol: str | None
 
         return synthetic_source(splits=splits)
     if is_hub_argument(data):
-        from finevote.data.hub import open_hub
-
         return open_hub(str(data), splits=splits)
     return _open_path(Path(data), splits=splits)
 
@@ -104,20 +107,29 @@ def find_named(data: str | Path) -> Named | None:
 
 
 def recognise(path: Path) -> tuple[DatasetInfo, Path] | None:
-    """Return the published set that lies at a path, by its content, and its root; None for anything else.
+    """Return the published set that lies at a path or in an archive there, by its content, and its root; else None.
 
     Raises:
-        DataError: the path cannot be looked into.
+        DataError: the path cannot be looked into, or the archive is damaged or unsafe.
+        StorageError: there is no room to unpack it.
     """
     try:
-        if path.is_dir():
+        for folder in _folders_at(path):
             for info in DATASETS.values():
-                root = info.find(path)
+                root = info.find(folder)
                 if root is not None:
                     return info, root
     except PermissionError as error:
         raise DataError(f"cannot look into {path}: {error.strerror}: check its permissions") from None
     return None
+
+
+def _folders_at(path: Path) -> list[Path]:
+    """Return the folders that a published set may lie in: the one at a path, or those of an archive there."""
+    if path.is_file() and is_archive(path):
+        folder = unpacked_folder(path)
+        return [folder, content_root(folder)]
+    return [path] if path.is_dir() else []
 
 
 def open_info(
@@ -180,14 +192,14 @@ def _open_path(path: Path, *, splits: Sequence[str]) -> DataSource:
         raise DataError(f"cannot look into {path}: {error.strerror}: check its permissions") from None
     if is_folder:
         return open_folder(path, splits=splits)
-    if is_file and path.suffix.lower() == ".parquet":
-        from finevote.data.parquet import open_parquet
-
-        return open_parquet(path, splits=splits)
-    if is_file and path.suffix.lower() in _TABLE_SUFFIXES:
-        return open_table(path, splits=splits)
+    if is_file and path.suffix.lower() in _TABLES:
+        return _TABLES[path.suffix.lower()](path, splits=splits)
+    if is_file and is_archive(path):
+        return open_folder(content_root(unpacked_folder(path)), name=str(path), splits=splits)
     if is_file:
-        raise DataError(f"{path} is a file, but not a table ({', '.join(_TABLE_SUFFIXES)}): give {_KINDS}")
+        raise DataError(
+            f"{path} is a file, but neither a table ({', '.join(_TABLES)}) nor an archive (zip, tar): give {_KINDS}"
+        )
     near = difflib.get_close_matches(str(path).partition("@")[0], DATASETS, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     raise DataError(f"{path} is not there{meant}: give {_KINDS}")
