@@ -97,6 +97,12 @@ def test_other_files_are_no_archives(tmp_path, content):
     )
 
 
+def test_an_archive_that_is_not_there_is_told(tmp_path):
+    assert not is_archive(tmp_path)
+    with pytest.raises(ArchiveError, match=r"none\.zip is not there, or is no file: check its name"):
+        unpack(tmp_path / "none.zip", tmp_path / "root")
+
+
 @pytest.mark.parametrize("name", ["a.tar", "a.zip"])
 def test_dots_and_double_slashes_in_names_are_harmless(tmp_path, name):
     unpack(pack(tmp_path / name, {"./a//b/./c.txt": b"c", "./d.txt": b"d"}), tmp_path / "root")

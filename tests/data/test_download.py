@@ -169,6 +169,15 @@ def test_a_server_without_ranges_sends_all_again(server, tmp_path):
     assert server.ranges == [None, "bytes=100000-"]
 
 
+def test_a_wrong_file_sent_anew_is_not_asked_for_a_third_time(server, tmp_path):
+    server.files["a.bin"] = OTHER
+    server.has_ranges = False
+    server.cut_after = [100_000]
+    with pytest.raises(DownloadError, match="its md5 is"):
+        download(known(server.url("a.bin")), tmp_path)
+    assert server.ranges == [None, "bytes=100000-"]
+
+
 def test_a_part_longer_than_the_file_begins_anew(server, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(bytes(400_000))
     (tmp_path / ".a.bin.origin").write_text(f'["{server.url("a.bin")}", "", null]')

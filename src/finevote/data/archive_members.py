@@ -80,6 +80,8 @@ class Member(NamedTuple):
 
 def is_archive(path: Path) -> bool:
     """Say by its content, whatever its name, whether a file is a zip or a plain or compressed tar."""
+    if not path.is_file():
+        return False
     start = _first_bytes(path)
     return start.startswith(_ZIP_STARTS) or _tar_opener(path, start) is not None
 
@@ -170,8 +172,11 @@ def _check_same(first: str, name: str) -> None:
 
 
 def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(tarfile.BLOCKSIZE)
+    try:
+        with path.open("rb") as file:
+            return file.read(tarfile.BLOCKSIZE)
+    except OSError as error:
+        raise ArchiveError(f"it cannot be read: {error.strerror}") from None
 
 
 def _tar_opener(path: Path, start: bytes) -> Callable[[IO[bytes]], Any] | None:

@@ -48,6 +48,8 @@ def unpack(archive: Path, folder: Path, *, limits: Limits | None = None, console
         ArchiveError: it is damaged, no archive, unsafe, or more than `limits` allow: nothing of it is kept.
         StorageError: it does not fit on the disk, or the folder cannot be written.
     """
+    if not archive.is_file():
+        raise ArchiveError(f"{archive} is not there, or is no file: check its name")
     is_new = not folder.exists()
     place = folder.parent if is_new else folder
     with storage_errors(folder), exclusive(place, console=console):

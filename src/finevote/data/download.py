@@ -137,6 +137,7 @@ def _try_once(url: str, file: RemoteFile, part: PartialFile, *, console: Console
     if not start or start != part.total:
         with closing(_open(url, part, start=start)) as response:
             offer = _read_offer(response, start=start, expected=part.total)
+            start = offer.start
             _receive(response, offer, url, file, part, console=console)
     problem = difference(part.digests.fingerprint(), num_bytes=file.num_bytes, md5=file.md5, sha256=file.sha256)
     if problem:
