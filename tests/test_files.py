@@ -159,5 +159,5 @@ def test_a_folder_that_cannot_be_made_is_told_by_the_lock(tmp_path):
 
 def test_space_is_that_of_the_disk_where_the_folder_will_be(tmp_path):
     files.check_space(tmp_path / "not" / "yet", 1, purpose="this")
-    with pytest.raises(StorageError, match=r"this needs 10,000,000,000\.00 GB, but .*yet has [\d,.]+ GB free"):
+    with pytest.raises(StorageError, match=r"this needs 10\.0 EB, but .*yet has [\d.]+ \wB free"):
         files.check_space(tmp_path / "not" / "yet", 10**19, purpose="this")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rich.console import Console
+from rich.filesize import decimal
 
 from finevote.errors import FinevoteError, StorageError
 
@@ -127,7 +128,7 @@ def check_space(folder: Path, num_bytes: int, *, purpose: str) -> None:
     free = _free_bytes(folder / "file")
     if num_bytes > free:
         raise StorageError(
-            f"{purpose} needs {num_bytes / 1e9:,.2f} GB, but {folder} has {free / 1e9:,.2f} GB free: "
+            f"{purpose} needs {decimal(num_bytes)}, but {folder} has {decimal(free)} free: "
             "free some space or choose another place"
         )
 

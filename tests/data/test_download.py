@@ -294,7 +294,7 @@ def test_a_file_without_an_address_says_so(tmp_path):
 
 def test_too_little_space_is_told_before_anything_comes(server, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_free_bytes", lambda _: 2_000)
-    with pytest.raises(StorageError, match=r"a\.bin needs 0\.00 GB, but .* has 0\.00 GB free: free some space"):
+    with pytest.raises(StorageError, match=r"a\.bin needs 300\.0 kB, but .* has 2\.0 kB free: free some space"):
         download(known(server.url("a.bin")), tmp_path)
     assert visible(tmp_path) == []
 

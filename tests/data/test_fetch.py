@@ -160,7 +160,7 @@ def test_what_to_bring_names_every_address():
 def test_space_for_the_whole_job_is_looked_at_first(server, packed, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "_free_bytes", lambda _: 5_000_000)
     files = published(packed, server, unpacked_bytes=3_000_000)
-    with pytest.raises(StorageError, match=r"this data set needs 0\.01 GB, but .*root has 0\.0\d GB free"):
+    with pytest.raises(StorageError, match=r"this data set needs 6\.0 MB, but .*root has 5\.0 MB free"):
         fetch(files, tmp_path / "root")
     assert server.requests == []
 
