@@ -47,6 +47,19 @@ def answer_table(answers: Sequence[Ranked]) -> Any:
     return table
 
 
+def label_table(rows: Sequence[tuple[str, str]]) -> Any:
+    """Return rows of a label and a text as `rich` prints them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for label, text in rows:
+        table.add_row(label, Text(text))
+    return table
+
+
 def as_csv(answers: Sequence[Ranked]) -> str:
     """Return one row an image: image, class_1, probability_1, class_2, ..."""
     file = io.StringIO()

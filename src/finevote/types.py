@@ -39,6 +39,10 @@ class Regions:
     subject: Box | None = None
     parts: tuple[Box, ...] = ()
 
+    def boxes(self) -> tuple[Box, ...]:
+        """Return all boxes, the subject's first."""
+        return self.parts if self.subject is None else (self.subject, *self.parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

@@ -49,7 +49,8 @@ _FLOWERS102 = DatasetInfo(
     num_classes=102,
     num_images={"train": 1020, "val": 1020, "test": 6149},
     protocols=_TRAIN_VAL_TEST,
-    licence="none stated: do not redistribute",
+    licence="not stated",
+    terms="do not redistribute",
     source_url=f"{_OXFORD}/flowers/102/",
     files=(
         _archive(
@@ -88,7 +89,8 @@ _CUB200 = DatasetInfo(
     num_classes=200,
     num_images={"train": 5994, "test": 5794},
     protocols=_TRAIN_TEST,
-    licence="non-commercial research and education (unconfirmed)",
+    licence="research only",
+    terms="non-commercial research and education (unconfirmed)",
     source_url="https://data.caltech.edu/records/65de6-vp158",
     files=(
         _archive(
@@ -117,7 +119,8 @@ _DOGS = DatasetInfo(
     num_classes=120,
     num_images={"train": 12_000, "test": 8_580},
     protocols=_TRAIN_TEST,
-    licence="ImageNet's terms: non-commercial research and education (unconfirmed)",
+    licence="research only",
+    terms="ImageNet's terms: non-commercial research and education (unconfirmed)",
     source_url=f"{_STANFORD}/",
     files=(
         _archive(
@@ -154,7 +157,8 @@ _NABIRDS = DatasetInfo(
     num_classes=555,
     num_images={"train": 23_929, "test": 24_633},
     protocols=_TRAIN_TEST,
-    licence="the terms of Cornell's form, to be accepted before downloading",
+    licence="own terms",
+    terms="those of Cornell's form, to be accepted before downloading",
     source_url="https://dl.allaboutbirds.org/nabirds",
     files=(_archive("nabirds.tar.gz", gives=("nabirds",), md5="df21a9e4db349a14e2b08adfd45873bd"),),
     pitfalls=(
@@ -204,7 +208,8 @@ _CARS = DatasetInfo(
     num_classes=196,
     num_images={"train": 8_144, "test": 8_041},
     protocols=_TRAIN_TEST,
-    licence="none stated (unconfirmed)",
+    licence="not stated",
+    terms="no terms known (unconfirmed)",
     source_url="gone: https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
     files=(
         _archive("cars_train.tgz", gives=("cars_train",), md5="065e5b463ae28d29e77c1b4b166cfe61"),
@@ -228,7 +233,8 @@ _AIRCRAFT = DatasetInfo(
     num_classes=100,
     num_images={"train": 3_334, "val": 3_333, "test": 3_333},
     protocols=_TRAIN_VAL_TEST,
-    licence="non-commercial research; the photographers keep their rights",
+    licence="research only",
+    terms="non-commercial research; the photographers keep their rights",
     source_url=f"{_OXFORD}/fgvc-aircraft/",
     files=(
         _archive(
@@ -253,7 +259,8 @@ _FOOD101 = DatasetInfo(
     num_classes=101,
     num_images={"train": 75_750, "test": 25_250},
     protocols=_TRAIN_TEST,
-    licence="scientific fair use; the images are not ETH's (unconfirmed)",
+    licence="fair use only",
+    terms="scientific fair use; the images are not ETH's (unconfirmed)",
     source_url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
     files=(
         _archive(
@@ -292,7 +299,8 @@ _INAT2021 = DatasetInfo(
     num_classes=10_000,
     num_images={"2021_train": 2_686_843, "2021_valid": 100_000},
     protocols=_inat_protocols("2021_train"),
-    licence="non-commercial research and education; each image has a licence of its own (unconfirmed)",
+    licence="research only",
+    terms="non-commercial research and education; each image has a licence of its own (unconfirmed)",
     source_url="https://github.com/visipedia/inat_comp/tree/master/2021",
     files=(
         _inat_file("train", "e0526d53c7f7b2e3167b2b43bb2690ed"),

@@ -57,8 +57,9 @@ class DatasetInfo:
     """A published data set.
 
     `num_images` counts the images of each published list, which `protocols` put together to splits; the first protocol
-    is the usual one. `folder` is where the set lies below the folder of all sets; sets that share files share it.
-    `subject` and `parts` say what has boxes, "" for none. `instructions` tell how to come by files without a source.
+    is the usual one. `licence` is a word or two, `terms` says more. `folder` is where the set lies below the folder of
+    all sets; sets that share files share it. `subject` and `parts` say what has boxes, "" for none. `instructions` tell
+    how to come by files without a source.
     """
 
     name: str
@@ -71,6 +72,7 @@ class DatasetInfo:
     licence: str
     source_url: str
     files: tuple[RemoteFile, ...]
+    terms: str = ""
     pitfalls: tuple[str, ...] = ()
     subject: str = ""
     parts: str = ""

@@ -76,9 +76,13 @@ def open_source(data: str | Path, *, splits: Sequence[str], protocol: str | None
         return replace(source, argument=named.argument)
     found = None if data == "synthetic" else recognise(Path(data))
     if found is not None:
-        return open_info(*found, name=str(data), splits=splits, protocol=protocol)
+        return _with_shadow_note(data, open_info(*found, name=str(data), splits=splits, protocol=protocol))
     if protocol is not None:
         raise ArgumentError(f"{data} is divided in one way only: leave the protocol {protocol!r} out")
+    return _with_shadow_note(data, _open_other(data, splits=splits))
+
+
+def _open_other(data: str | Path, *, splits: Sequence[str]) -> DataSource:
     if data == "synthetic":
         from finevote.data.synthetic import synthetic_source
 
@@ -177,12 +181,38 @@ def get(named: Named, *, console: Console | None = None) -> Path:
     return root
 
 
+def get_complete(named: Named, *, console: Console | None = None) -> list[DataSource]:
+    """Bring a named set and open every split of it, under each protocol.
+
+    Raises:
+        DataError: as `get`; or classes or images are not as many as were published.
+        StorageError: there is no room for it.
+    """
+    root = get(named, console=console)
+    sources = []
+    for protocol in named.info.protocols:
+        splits = tuple(protocol.lists)
+        sources.append(open_info(named.info, root, name=named.info.name, splits=splits, protocol=protocol.name))
+    differences = list(dict.fromkeys(note for source in sources for note in source.notes))
+    if differences:
+        raise DataError(f"{root} is not whole ({'; '.join(differences)}): remove it and get it again")
+    return sources
+
+
 def data_root() -> Path:
     """Return the folder of all named sets: $FINEVOTE_DATA, or finevote in $XDG_DATA_HOME or ~/.local/share."""
     own, shared = os.environ.get("FINEVOTE_DATA"), os.environ.get("XDG_DATA_HOME")
     if own:
         return Path(own).expanduser().absolute()
     return (Path(shared) if shared else Path.home() / ".local" / "share") / "finevote"
+
+
+def _with_shadow_note(data: str | Path, source: DataSource) -> DataSource:
+    """Return the source of a path, with a note if the path has the name of a published set."""
+    if str(data) not in DATASETS:
+        return source
+    note = f"{data} is the one in {Path.cwd()}; the published set of this name is {data}@"
+    return replace(source, notes=(*source.notes, note))
 
 
 def _open_path(path: Path, *, splits: Sequence[str]) -> DataSource:
