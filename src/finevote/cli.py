@@ -166,14 +166,22 @@ def _refuse_with_resume(**options: object) -> None:
 
 
 def _check_places(data: str, out: Path | None) -> None:
-    """Raise the error of missing data or of a run folder that is taken, before the slow imports of training."""
+    """Raise the error of missing data or of a run folder that is taken, before the slow imports of training.
+
+    A published set that is not there is fetched now.
+    """
     from finevote.run_folder import RunFolder
 
     if out is not None:
         RunFolder.check_free(out)
-    if data != "synthetic" and not Path(data).exists():
-        from finevote.data.registry import open_source
+    if data == "synthetic" or Path(data).exists():
+        return
+    from finevote.data.registry import find_named, find_or_fetch, open_source
 
+    named = find_named(data)
+    if named is not None:
+        find_or_fetch(named)
+    else:
         open_source(data, splits=("train", "val"))  # raises, and says what data can be
 
 

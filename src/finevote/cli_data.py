@@ -21,7 +21,8 @@ data_app = typer.Typer(help="Fetch data sets, and look at them before training."
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="A path, the name of a published set (finevote data list), hf:owner/name, or `synthetic`."
+        metavar="DATA",
+        help="A folder, an archive, a table, a published set by name (finevote data list), hf:OWNER/NAME, or `synthetic`.",
     ),
 ]
 ProtocolOption = Annotated[
