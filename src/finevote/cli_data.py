@@ -22,7 +22,7 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder, an archive, a table, a published set by name (finevote data list), hf:OWNER/NAME, or `synthetic`.",
+        help="A folder, an archive, a table, a published set by name (see list), hf:OWNER/NAME, or `synthetic`.",
     ),
 ]
 ProtocolOption = Annotated[

@@ -120,3 +120,16 @@ def test_the_architecture_shows_the_layers_that_are_kept():
 def test_the_readme_lists_every_recipe():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert set(list_recipes()) <= set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE))
+
+
+def test_the_page_on_data_lists_every_published_set_with_its_numbers():
+    from finevote.data.catalogue import DATASETS
+
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    section = text.partition("## Published sets")[2].partition("## Protocols")[0]
+    for name, info in DATASETS.items():
+        (row,) = re.findall(rf"^\| (?:`\w+`, )*`{name}`(?:, `\w+`)* \|(.*)\|$", section, re.MULTILINE)
+        counts = [info.count(info.protocols[0], split) for split in ("train", "val", "test")]
+        assert [cell.strip() for cell in row.split("|")[1:4]] == [f"{count:,}" if count else "" for count in counts]
+        assert f"{info.num_classes:,}" in row.split("|")[0]
+        assert row.split("|")[-1].strip() == info.licence
