@@ -3,10 +3,12 @@
 import re
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from finevote.noise import Noise
-from finevote.types import ModelOutput
+from finevote.types import Forwarded, LayerVote, ModelOutput
 
 
 class FineGrainedClassifier(nn.Module):
@@ -32,13 +34,20 @@ class FineGrainedClassifier(nn.Module):
         if self.training and noise is None:
             noise = Noise.fresh(len(images))
         backbone, head = self.backbone, self.head
+        num_prefix, last = backbone.num_prefix, len(backbone.layers) - 1
         tokens = backbone.embed(images)  # (B, N, D)
-        layer_votes = []
+        forwarded = []
         for index, layer in enumerate(backbone.layers):
-            tokens, rows = layer(tokens, num_prefix=backbone.num_prefix, noise=noise, with_rows=head.votes)
-            if head.votes:
-                layer_votes.append(head.vote(index, tokens[:, backbone.num_prefix :], rows, grid=backbone.grid))
-        output: ModelOutput = head(tokens[:, :1], layer_votes, grid=backbone.grid, noise=noise)
+            is_spare = index == last and not head.reads_every_patch  # CLS and the selected alone leave the trunk
+            reading = layer.read(tokens, num_prefix=num_prefix, with_rows=head.votes, every_query=not is_spare)
+            vote = head.vote(index, reading.rows, grid=backbone.grid) if head.votes else None
+            wanted = _leaving(tokens, vote, num_prefix=num_prefix) if is_spare else None
+            tokens = layer.write(reading, wanted=wanted, noise=noise)  # (B, N, D), or (B, 1 + k, D)
+            if vote is not None and is_spare:
+                forwarded.append(Forwarded(vote, tokens[:, 1:]))
+            elif vote is not None:
+                forwarded.append(head.forward_layer(vote, tokens[:, num_prefix:]))
+        output: ModelOutput = head(tokens[:, :1], forwarded, grid=backbone.grid, noise=noise)
         return output
 
     @property
@@ -65,3 +74,10 @@ class FineGrainedClassifier(nn.Module):
     def freeze_backbone(self, frozen: bool) -> None:  # noqa: FBT001
         """Exclude the backbone from training, or include it again."""
         self.backbone.requires_grad_(not frozen)
+
+
+def _leaving(tokens: Tensor, vote: LayerVote | None, *, num_prefix: int) -> Tensor:
+    """Return the positions (B, 1 + k) of CLS and of the selected patches; CLS alone without a vote."""
+    if vote is None:
+        return tokens.new_zeros(len(tokens), 1, dtype=torch.int64)
+    return F.pad(num_prefix + vote.selected, (1, 0))

@@ -101,6 +101,22 @@ class Batch(NamedTuple):
     targets: Tensor | None = None
 
 
+class LayerVote(NamedTuple):
+    """How the heads of one trunk layer voted, and which k patches it forwards, best first."""
+
+    ballots: Tensor  # (B, P) float32, counts of votes
+    enhanced: Tensor  # (B, P) float32, ballots after smoothing
+    selected: Tensor  # (B, k) int64, patch numbers
+
+
+class Forwarded(NamedTuple):
+    """What one trunk layer forwards: its vote, the selected tokens (B, k, D), and the merged rest (B, 1, D), if any."""
+
+    vote: LayerVote
+    tokens: Tensor
+    merged: Tensor | None = None
+
+
 class Votes(NamedTuple):
     """What the heads voted for in one forward pass; every tensor is detached.
 

@@ -10,8 +10,9 @@ from torch import nn
 from finevote.backbones.layer import VitLayer
 from finevote.backbones.rotary import NO_PATCH
 from finevote.backbones.timm_vit import TimmVit
+from finevote.errors import ArgumentError
 from finevote.noise import Noise
-from tests.backbones.families import make_vit, randomised
+from tests.backbones.families import FAMILIES, make_vit, randomised
 
 ROTARY = ["dinov3", "eva02 B", "learnt rotations", "grouped keys"]
 EVERY_OPTION = {"qk_norm": True, "scale_norm": True, "gated": True, "norm_layer": nn.LayerNorm}
@@ -136,3 +137,29 @@ def test_no_matrix_of_all_tokens_by_all_tokens_is_made(kind):
         backbone.layers[0](tokens, num_prefix=backbone.num_prefix)
     assert shapes
     assert not any(sum(size in (num_tokens, num_tokens - 1) for size in shape) >= 2 for shape in shapes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_wanted_tokens_are_those_of_the_whole_output(family):
+    """Written alone, in any order, they are what they were among all; and so are the gradients of what came in."""
+    backbone = TimmVit(make_vit(family))
+    layer, num_prefix = backbone.layers[-1].eval(), backbone.num_prefix
+    tokens = torch.randn(2, num_prefix + backbone.num_patches, backbone.dim, requires_grad=True)
+    wanted = torch.tensor([[0, num_prefix + 3, num_prefix], [num_prefix + 1, 0, num_prefix + 3]])
+    whole = layer(tokens, num_prefix=num_prefix)
+    reading = layer.read(tokens, num_prefix=num_prefix, every_query=False)
+    torch.testing.assert_close(reading.rows, whole.rows, rtol=1e-5, atol=1e-7)
+    assert not reading.rows.requires_grad
+    chosen = layer.write(reading, wanted=wanted)
+    expected = torch.stack([whole.tokens[image, positions] for image, positions in enumerate(wanted)])
+    torch.testing.assert_close(chosen, expected, rtol=1e-5, atol=1e-5)
+    weights = torch.randn_like(chosen)
+    got, full = (torch.autograd.grad((some * weights).sum(), tokens)[0] for some in (chosen, expected))
+    torch.testing.assert_close(got, full, rtol=1e-4, atol=1e-5)
+
+
+def test_a_reading_without_every_query_cannot_write_every_token():
+    layer = VitLayer(make_vit("plain").blocks[0])
+    reading = layer.read(torch.randn(1, 5, 48), num_prefix=1, every_query=False)
+    with pytest.raises(ArgumentError, match="can only write wanted tokens"):
+        layer.write(reading)

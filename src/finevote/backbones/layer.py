@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from timm.layers import LayerScale
 from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
@@ -9,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finevote.backbones.cls_attention import cls_attention_rows
-from finevote.backbones.projection import check_attention, join_heads, project
-from finevote.backbones.rotary import look_up, rotate
-from finevote.errors import UnsupportedModelError
+from finevote.backbones.projection import Part, check_attention, join_heads, project
+from finevote.backbones.rotary import look_up, rotate, take_turns
+from finevote.errors import ArgumentError, UnsupportedModelError
 from finevote.noise import Noise, RowDropPath
 
 
@@ -20,6 +21,21 @@ class LayerOutput(NamedTuple):
 
     tokens: Tensor
     rows: Tensor | None
+
+
+class Reading(NamedTuple):
+    """What a block's attention has read; from it every token, or the wanted ones alone, can be written.
+
+    queries are those of every token, or None: then the wanted tokens' are made when they are written.
+    """
+
+    tokens: Tensor  # (B, N, D) as they came
+    normed: Tensor  # (B, N, D)
+    queries: Tensor | None  # (B, H, N, d)
+    keys: Tensor  # (B, H, N, d), one fewer with a summary token, which only listens
+    values: Tensor  # likewise
+    rotation: Tensor | None  # as `look_up` gives it
+    rows: Tensor | None  # (B, H, N - num_prefix) float32, the CLS attention rows, if they were asked for
 
 
 class VitLayer(nn.Module):
@@ -74,33 +90,84 @@ class VitLayer(nn.Module):
         noise: Noise | None = None,
         with_rows: bool = True,
     ) -> LayerOutput:
-        """Return the block's output for tokens (B, N, D), CLS first.
+        """Return the block's output for tokens (B, N, D), CLS first; arguments as for `read` and `write`."""
+        reading = self.read(tokens, num_prefix=num_prefix, patches=patches, with_rows=with_rows)
+        return LayerOutput(self.write(reading, noise=noise), reading.rows)
+
+    def read(
+        self,
+        tokens: Tensor,
+        *,
+        num_prefix: int,
+        patches: Tensor | None = None,
+        with_rows: bool = True,
+        every_query: bool = True,
+    ) -> Reading:
+        """Return keys, values and CLS rows of tokens (B, N, D), CLS first: all that is known before any is written.
 
         Args:
             tokens: the prefix, then patch tokens.
             num_prefix: CLS and register tokens.
             patches: (B, N - num_prefix) the patch number of each token after the prefix, NO_PATCH for one without;
                 None for all patches in order. It tells rotary positions apart, and nothing else.
-            noise: of this batch.
             with_rows: whether the CLS attention rows of the tokens after the prefix are wanted.
+            every_query: whether every token will be written; False leaves queries to `write`, for the wanted alone.
         """
-        attended, rows = self._attend(self.norm1(tokens), num_prefix=num_prefix, patches=patches, with_rows=with_rows)
-        tokens = tokens + self.drop_path1(self.ls1(attended), noise)
-        tokens = tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))), noise)
-        return LayerOutput(tokens, rows)
-
-    def _attend(
-        self, tokens: Tensor, *, num_prefix: int, patches: Tensor | None, with_rows: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        queries, keys, values = project(self.attn, tokens)  # (B, H, N, d) each
-        if self.rotation is not None:
-            rotation = look_up(self.rotation(), patches, num_prefix=num_prefix)
-            queries, keys = (rotate(part, rotation, halves=self.attn.rotate_half) for part in (queries, keys))
+        normed = self.norm1(tokens)
+        rotation = None if self.rotation is None else look_up(self.rotation(), patches, num_prefix=num_prefix)
+        queries: Tensor | None = None
+        if every_query:
+            queries, keys, values = project(self.attn, normed)  # (B, H, N, d) each
+            queries = self._turn(queries, rotation)
+        else:
+            keys, values = project(self.attn, normed, (Part.KEYS, Part.VALUES))
+        keys = self._turn(keys, rotation)
         if not self.cls_is_key:
             keys, values, num_prefix = keys[:, :, 1:], values[:, :, 1:], num_prefix - 1
-        mixed = F.scaled_dot_product_attention(queries, keys, values)  # (B, H, N, d)
-        rows = cls_attention_rows(queries, keys, scale=self.attn.scale, num_prefix=num_prefix) if with_rows else None
-        return join_heads(self.attn, tokens, mixed), rows
+        rows = None
+        if with_rows:
+            with torch.no_grad():  # the rows only rank
+                asking = self._query(normed, rotation, _first(tokens)) if queries is None else queries
+            rows = cls_attention_rows(asking, keys, scale=self.attn.scale, num_prefix=num_prefix)
+        return Reading(tokens, normed, queries, keys, values, rotation, rows)
+
+    def write(self, reading: Reading, *, wanted: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        """Return the block's output for the tokens at `wanted`, (B, n, D), or for all of them, (B, N, D).
+
+        Queries, output projection and MLP are computed for these tokens only, which changes none of them.
+
+        Args:
+            reading: of this layer.
+            wanted: (B, n) positions among the N tokens; None for every token.
+            noise: of this batch.
+        """
+        tokens, normed, queries = reading.tokens, reading.normed, reading.queries
+        if wanted is not None:
+            queries = self._query(normed, reading.rotation, wanted)
+            tokens, normed = (_take(some, wanted) for some in (tokens, normed))
+        if queries is None:
+            raise ArgumentError("a reading without every query can only write wanted tokens: give `wanted`")
+        mixed = F.scaled_dot_product_attention(queries, reading.keys, reading.values)  # (B, H, n, d)
+        tokens = tokens + self.drop_path1(self.ls1(join_heads(self.attn, normed, mixed)), noise)
+        return tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))), noise)  # type: ignore[no-any-return]
+
+    def _query(self, normed: Tensor, rotation: Tensor | None, wanted: Tensor) -> Tensor:
+        """Return the queries (B, H, n, d) of the tokens at positions (B, n)."""
+        (queries,) = project(self.attn, _take(normed, wanted), (Part.QUERIES,))
+        return self._turn(queries, None if rotation is None else take_turns(rotation, wanted))
+
+    def _turn(self, heads: Tensor, rotation: Tensor | None) -> Tensor:
+        return heads if rotation is None else rotate(heads, rotation, halves=self.attn.rotate_half)
+
+
+def _take(tokens: Tensor, positions: Tensor) -> Tensor:
+    """Return tokens (B, n, D) at positions (B, n) of (B, N, D)."""
+    return tokens.gather(1, positions[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def _first(tokens: Tensor) -> Tensor:
+    """Return the position of CLS in every image, (B, 1)."""
+    return tokens.new_zeros(len(tokens), 1, dtype=torch.int64)
 
 
 def _layer_scale(block: Any, number: int) -> nn.Module:

@@ -1,15 +1,25 @@
 """The inside of timm's attention modules, as the three things a layer needs: check it, enter it, leave it."""
 
+from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any
 
 from timm.layers import Attention, AttentionRope
 from timm.models.eva import EvaAttention
-from torch import Tensor, cat
+from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
 from finevote.errors import UnsupportedModelError
 
 _READABLE = (Attention, EvaAttention, AttentionRope)
+
+
+class Part(IntEnum):
+    """What attention makes of its tokens, in the order in which fused weights hold it."""
+
+    QUERIES = 0
+    KEYS = 1
+    VALUES = 2
 
 
 def check_attention(attention: Any) -> None:
@@ -21,21 +31,19 @@ def check_attention(attention: Any) -> None:
         )
 
 
-def project(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values, (B, H, N, d) each, of normed tokens (B, N, D); q and k norms are applied.
+def project(attention: Any, tokens: Tensor, parts: Sequence[Part] = tuple(Part)) -> list[Tensor]:
+    """Return the wanted parts, (B, H, N, d) each, of normed tokens (B, N, D); q and k norms are applied.
 
     Grouped keys and values are repeated, so that each query head has its own.
     """
-    parts: tuple[Tensor, ...]
     if attention.qkv is None:
-        parts = (attention.q_proj(tokens), attention.k_proj(tokens), attention.v_proj(tokens))
+        own = {Part.QUERIES: attention.q_proj, Part.KEYS: attention.k_proj, Part.VALUES: attention.v_proj}
+        projected: Sequence[Tensor] = [own[part](tokens) for part in parts]
     else:
-        parts = _project_fused(attention, tokens).chunk(3, dim=-1)
-    queries, keys, values = (_split_heads(part, attention.head_dim) for part in parts)
-    queries, keys = attention.q_norm(queries), attention.k_norm(keys)
-    if (num_shared := queries.shape[1] // keys.shape[1]) > 1:
-        keys, values = (part.repeat_interleave(num_shared, dim=1) for part in (keys, values))
-    return queries, keys, values
+        projected = _project_fused(attention, tokens, parts).chunk(len(parts), dim=-1)
+    norms = {Part.QUERIES: attention.q_norm, Part.KEYS: attention.k_norm, Part.VALUES: nn.Identity()}
+    heads = [norms[part](_split_heads(flat, attention.head_dim)) for part, flat in zip(parts, projected, strict=True)]
+    return [head.repeat_interleave(attention.num_heads // head.shape[1], dim=1) for head in heads]
 
 
 def join_heads(attention: Any, tokens: Tensor, mixed: Tensor) -> Tensor:
@@ -54,8 +62,16 @@ def _split_heads(part: Tensor, head_dim: int) -> Tensor:
     return part.reshape(*part.shape[:2], -1, head_dim).transpose(1, 2)
 
 
-def _project_fused(attention: Any, tokens: Tensor) -> Tensor:
-    """Return q, k and v side by side, (B, N, 3 H d); EVA keeps their biases apart, that of the keys at zero."""
-    if getattr(attention, "q_bias", None) is None:
-        return attention.qkv(tokens)  # type: ignore[no-any-return]
-    return F.linear(tokens, attention.qkv.weight, cat((attention.q_bias, attention.k_bias, attention.v_bias)))
+def _project_fused(attention: Any, tokens: Tensor, parts: Sequence[Part]) -> Tensor:
+    """Return neighbouring parts of q, k and v side by side, (B, N, len(parts) H d).
+
+    EVA keeps their biases apart, that of the keys at zero.
+    """
+    weight, bias = attention.qkv.weight, attention.qkv.bias  # (3 H d, D), (3 H d,) or None
+    if getattr(attention, "q_bias", None) is not None:
+        bias = cat((attention.q_bias, attention.k_bias, attention.v_bias))
+    if len(parts) < len(Part):
+        width = len(weight) // len(Part)
+        rows = slice(parts[0] * width, (parts[-1] + 1) * width)
+        weight, bias = weight[rows], None if bias is None else bias[rows]
+    return F.linear(tokens, weight, bias)

@@ -88,6 +88,12 @@ def look_up(table: Tensor, patches: Tensor | None, *, num_prefix: int) -> Tensor
     return table[:, rows].transpose(0, 1)  # (B, H or 1, N, 2d)
 
 
+def take_turns(rotation: Tensor, positions: Tensor) -> Tensor:
+    """Return the rotation (B, H or 1, n, 2d) of the tokens at positions (B, n) of a sequence that `look_up` was for."""
+    rotation = rotation.expand(len(positions), *rotation.shape[-3:])  # (B, H or 1, N, 2d)
+    return rotation.gather(2, positions[:, None, :, None].expand(-1, rotation.shape[1], -1, rotation.shape[3]))
+
+
 def rotate(tokens: Tensor, rotation: Tensor, *, halves: bool) -> Tensor:
     """Turn queries or keys (B, H, N, d); with `halves` channel i is paired with i + d / 2, else each with the next."""
     return apply_rot_embed_cat(tokens, rotation, half=halves)  # type: ignore[no-any-return]

@@ -9,25 +9,15 @@ from torch.nn import functional as F
 
 from finevote.errors import ArgumentError
 from finevote.noise import Noise, RowDropout
-from finevote.types import ModelOutput, Votes
+from finevote.types import Forwarded, LayerVote, ModelOutput, Votes
 from finevote.voting.ballots import count_ballots
 from finevote.voting.merging import merge_unselected
-from finevote.voting.refinement import RefinementStage, SecondVote, count_picks, gather_key_tokens, vote_again
+from finevote.voting.refinement import RefinementStage, SecondVote, count_picks, vote_again
 from finevote.voting.selection import TokenBudget, rank_patches, take_tokens
 from finevote.voting.smoothing import BallotSmoothing, gate_tokens, straight_through_gates
 
 _DROPOUT_STREAM = 900_001  # far above the two streams of each layer
 _COMPLEMENT_STREAM = 900_002
-
-
-class LayerVote(NamedTuple):
-    """What one trunk layer forwards: its vote, the winners (B, k), their tokens and the merged rest, if merged."""
-
-    ballots: Tensor  # (B, P)
-    enhanced: Tensor  # (B, P)
-    selected: Tensor  # (B, k)
-    tokens: Tensor  # (B, k, D)
-    merged: Tensor | None  # (B, 1, D)
 
 
 class PlacedTokens(NamedTuple):
@@ -37,18 +27,18 @@ class PlacedTokens(NamedTuple):
     patches: Tensor
 
 
-def gather_votes(layer_votes: Sequence[LayerVote]) -> PlacedTokens:
+def gather_forwarded(forwarded: Sequence[Forwarded]) -> PlacedTokens:
     """Return the T selected tokens layer by layer, then the merged ones of all layers."""
-    merged = [vote.merged for vote in layer_votes if vote.merged is not None]
-    tokens = torch.cat([*(vote.tokens for vote in layer_votes), *merged], dim=1)  # (B, T (+ S), D)
-    patches = torch.cat([vote.selected for vote in layer_votes], dim=1)  # (B, T)
+    merged = [layer.merged for layer in forwarded if layer.merged is not None]
+    tokens = torch.cat([*(layer.tokens for layer in forwarded), *merged], dim=1)  # (B, T (+ S), D)
+    patches = torch.cat([layer.vote.selected for layer in forwarded], dim=1)  # (B, T)
     return PlacedTokens(tokens, F.pad(patches, (0, len(merged)), value=-1))
 
 
 class PlainHead(nn.Module):
     """Norm and linear classifier on CLS: the backbone with every mechanism off."""
 
-    votes = False
+    votes = reads_every_patch = False
 
     def __init__(self, norm: nn.Module, classifier: nn.Linear, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -57,10 +47,10 @@ class PlainHead(nn.Module):
         self.dropout = RowDropout(dropout, stream=_DROPOUT_STREAM)
 
     def forward(
-        self, cls: Tensor, layer_votes: Sequence[LayerVote], *, grid: tuple[int, int], noise: Noise | None
+        self, cls: Tensor, forwarded: Sequence[Forwarded], *, grid: tuple[int, int], noise: Noise | None
     ) -> ModelOutput:
-        """Return the output for CLS tokens (B, 1, D) after the last block; `layer_votes` is empty."""
-        del layer_votes, grid
+        """Return the output for CLS tokens (B, 1, D) after the last block; nothing is forwarded."""
+        del forwarded, grid
         embedding = self.norm(cls)[:, 0]  # (B, D)
         return ModelOutput(self.classifier(self.dropout(embedding, noise)), None, embedding, None)
 
@@ -68,8 +58,9 @@ class PlainHead(nn.Module):
 class VotingHead(nn.Module):
     """Select tokens in every trunk layer, refine them across layers, vote again, and classify.
 
-    `vote` is called once a layer while the trunk runs, `forward` once at its end. Each part may be left out:
-    `smoothing`, `refine` or `key` None (not both of the last), `merge` or `assist` False, a budget that does not move.
+    `vote` and `forward_layer` are called once a layer while the trunk runs, `forward` once at its end. Each part may
+    be left out: `smoothing`, `refine` or `key` None (not both of the last), `merge` or `assist` False, a budget that
+    does not move.
 
     Args:
         classifier: one linear layer (D -> C) shared by complement and part logits.
@@ -115,35 +106,48 @@ class VotingHead(nn.Module):
         self.dropout = RowDropout(dropout, stream=_DROPOUT_STREAM)
         self.complement_dropout = RowDropout(dropout, stream=_COMPLEMENT_STREAM)
 
-    def vote(self, layer: int, patches: Tensor, rows: Tensor, *, grid: tuple[int, int]) -> LayerVote:
-        """Let one layer's heads vote and forward its best patches.
+    def vote(self, layer: int, rows: Tensor, *, grid: tuple[int, int]) -> LayerVote:
+        """Let one layer's heads vote and select its best patches.
 
         Args:
             layer: index of the trunk layer.
-            patches: (B, P, D) the block's output, prefix tokens left out.
             rows: (B, H, P) its CLS attention.
             grid: rows, columns of patches.
         """
         ballots = count_ballots(rows, num_votes=self.num_votes_per_head)
         enhanced = ballots if self.smoothing is None else self.smoothing(ballots, grid)
         selected = rank_patches(enhanced, rows.mean(1))[:, : self.budget.counts[layer]]
-        tokens = take_tokens(patches, selected)
+        return LayerVote(ballots, enhanced, selected)
+
+    @property
+    def reads_every_patch(self) -> bool:
+        """Whether patches that a layer does not forward are read all the same: to be merged, or to weigh gates."""
+        return self.merge or (self.smoothing is not None and self.smoothing.learnable)
+
+    def forward_layer(self, vote: LayerVote, patches: Tensor) -> Forwarded:
+        """Return what a layer forwards of its output.
+
+        Args:
+            vote: of this layer.
+            patches: (B, P, D) the block's output, prefix tokens left out.
+        """
+        tokens = take_tokens(patches, vote.selected)  # (B, k, D)
         if self.smoothing is not None and self.smoothing.learnable:
-            gates = straight_through_gates(enhanced, selected)
+            gates = straight_through_gates(vote.enhanced, vote.selected)
             tokens = gate_tokens(tokens, gates, average=patches.mean(1, keepdim=True))
-        merged = merge_unselected(patches, enhanced, selected) if self.merge else None
-        return LayerVote(ballots, enhanced, selected, tokens, merged)
+        merged = merge_unselected(patches, vote.enhanced, vote.selected) if self.merge else None
+        return Forwarded(vote, tokens, merged)
 
     def forward(
-        self, cls: Tensor, layer_votes: Sequence[LayerVote], *, grid: tuple[int, int], noise: Noise | None
+        self, cls: Tensor, forwarded: Sequence[Forwarded], *, grid: tuple[int, int], noise: Noise | None
     ) -> ModelOutput:
         """Turn CLS (B, 1, D) after the trunk and what its layers forwarded into logits."""
-        gathered = gather_votes(layer_votes)
-        complement, second, keys = self._refine(cls, gathered, noise=noise)
-        votes = self._record(layer_votes, second, grid=grid)
+        complement, second, keys = self._refine(cls, gather_forwarded(forwarded), noise=noise)
+        votes = self._record([layer.vote for layer in forwarded], second, grid=grid)
         if self.key is None:  # then there is a refinement stage, and its logits are the prediction
             return ModelOutput(cast("Tensor", complement), None, cls[:, 0], votes)
-        refined, _ = self.key(cls, keys.tokens, patches=keys.patches, noise=noise, with_rows=False)
+        reading = self.key.read(cls, keys.tokens, patches=keys.patches, with_rows=False)
+        refined = self.key.write(reading, wanted=None, noise=noise)  # (B, 1, D)
         logits = self._classify_parts(refined[:, 0], complement, noise=noise)
         return ModelOutput(logits, complement, cls[:, 0], votes)
 
@@ -156,13 +160,13 @@ class VotingHead(nn.Module):
             positions = torch.arange(num_selected, device=cls.device).expand(len(cls), -1)
             no_vote = SecondVote(cls.new_zeros(len(cls), num_selected, dtype=torch.float32), positions)
             return None, no_vote, gathered
-        refined, rows = self.refine(cls, gathered.tokens, patches=gathered.patches, noise=noise, with_rows=True)
+        reading = self.refine.read(cls, gathered.tokens, patches=gathered.patches, with_rows=True)
         second = vote_again(
-            rows[..., :num_selected], num_votes=self.num_votes_per_head, num_key_tokens=self.num_key_tokens
+            reading.rows[..., :num_selected], num_votes=self.num_votes_per_head, num_key_tokens=self.num_key_tokens
         )
+        refined = self.refine.write(reading, wanted=second.positions, noise=noise)  # (B, 1 + K, D)
         complement = self.classifier(self.complement_dropout(refined[:, 0], noise))
-        keys = PlacedTokens(gather_key_tokens(refined, second), gathered.patches.gather(1, second.positions))
-        return complement, second, keys
+        return complement, second, PlacedTokens(refined[:, 1:], gathered.patches.gather(1, second.positions))
 
     def _classify_parts(self, features: Tensor, complement: Tensor | None, *, noise: Noise | None) -> Tensor:
         """Return part logits, W x + b + assist, assist_c = softmax(complement)_c sum_d W[c, d] (docs/method.md, 7)."""

@@ -4,22 +4,27 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from finevote.noise import Noise
 from finevote.voting.ballots import count_ballots
-from finevote.voting.selection import rank_patches, take_tokens
+from finevote.voting.selection import rank_patches
 
 
 class Layer(Protocol):
     """A transformer block as the backbones hand it over."""
 
-    def __call__(
-        self, tokens: Tensor, *, num_prefix: int, patches: Tensor | None, noise: Noise | None, with_rows: bool
+    def read(
+        self, tokens: Tensor, *, num_prefix: int, patches: Tensor | None, with_rows: bool, every_query: bool
     ) -> Any:
-        """Return tokens (B, N, D) and the CLS rows (B, H, N - num_prefix) of the tokens after the prefix.
+        """Return what the block's attention reads of tokens (B, N, D); `rows` of it are the CLS rows.
 
-        `patches` (B, N - num_prefix) are the patch numbers of those tokens, -1 for one that stands for no patch.
+        `patches` (B, N - num_prefix) are the patch numbers of the tokens after the prefix, -1 for one that stands for
+        no patch.
         """
+
+    def write(self, reading: Any, *, wanted: Tensor | None, noise: Noise | None) -> Tensor:
+        """Return the block's output for the tokens at the wanted positions."""
 
 
 class SecondVote(NamedTuple):
@@ -32,33 +37,37 @@ class SecondVote(NamedTuple):
 class RefinementStage(nn.Module):
     """One block and its norm over [CLS; tokens]: cross-layer refinement, and likewise the key block.
 
+    The block is read first; of its output only CLS and the tokens that are wanted by then are computed.
+
     Args:
-        layer: a transformer block that gives tokens and CLS rows.
+        layer: a transformer block that is read and written.
         norm: the LayerNorm after it.
     """
 
-    def __init__(self, layer: nn.Module, norm: nn.Module) -> None:
+    def __init__(self, layer: Any, norm: nn.Module) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer: Any = layer  # a `Layer`
         self.norm = norm
 
-    def forward(
-        self, cls: Tensor, tokens: Tensor, *, patches: Tensor, noise: Noise | None, with_rows: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return normalised tokens (B, 1 + n, D), CLS first, and the rows (B, H, n) (empty if not asked for).
+    def read(self, cls: Tensor, tokens: Tensor, *, patches: Tensor, with_rows: bool) -> Any:
+        """Return the block's reading of [CLS; tokens]; its `rows` (B, H, n) are the heads' attention to the tokens.
 
         Args:
             cls: (B, 1, D).
             tokens: (B, n, D).
             patches: (B, n) the patch that each token stands for, so that a rotary block turns it as in the trunk; -1
                 for none.
-            noise: of this batch.
             with_rows: whether the heads vote on this stage.
         """
         sequence = torch.cat([cls, tokens], dim=1)
-        output = self.layer(sequence, num_prefix=1, patches=patches, noise=noise, with_rows=with_rows)
-        rows = output.rows if with_rows else tokens.new_empty(0)
-        return self.norm(output.tokens), rows
+        return self.layer.read(sequence, num_prefix=1, patches=patches, with_rows=with_rows, every_query=False)
+
+    def write(self, reading: Any, *, wanted: Tensor | None, noise: Noise | None) -> Tensor:
+        """Return CLS refined and normalised, (B, 1, D), or (B, 1 + m, D) with the tokens `wanted` (B, m) behind it."""
+        if wanted is None:
+            wanted = reading.tokens.new_empty(len(reading.tokens), 0, dtype=torch.int64)
+        positions = F.pad(1 + wanted, (1, 0))  # (B, 1 + m)
+        return self.norm(self.layer.write(reading, wanted=positions, noise=noise))  # type: ignore[no-any-return]
 
 
 def vote_again(rows: Tensor, *, num_votes: int, num_key_tokens: int) -> SecondVote:
@@ -85,8 +94,3 @@ def count_picks(positions: Tensor, *, budget: tuple[int, ...]) -> Tensor:
     layers = torch.bucketize(positions.contiguous(), layer_ends, right=True).flatten()  # (B x K,)
     # Not bincount, which waits for the device to learn how long its result is.
     return layers.new_zeros(len(budget)).scatter_add(0, layers, torch.ones_like(layers))
-
-
-def gather_key_tokens(refined: Tensor, vote: SecondVote) -> Tensor:
-    """Return the key tokens (B, K, D) of the normalised refinement output (B, 1 + T (+ merged), D)."""
-    return take_tokens(refined[:, 1:], vote.positions)
