@@ -273,3 +273,26 @@ def test_a_bundle_of_rotary_positions_gives_start_weights_too(tmp_path, enabled)
     last = model.head.refine.layer if enabled else model.backbone.layers[2]
     assert torch.equal(backbone.layers[2].ls1.gamma, last.ls1.gamma)
     assert torch.equal(backbone.embedding.reg_token, model.backbone.embedding.reg_token)
+
+
+def test_positions_of_a_bundle_s_rectangle_are_resampled_from_that_rectangle(tmp_path):
+    """A plane over the 4 x 9 patches, which are as many as 6 x 6, stays a plane over 8 x 18."""
+    config = tiny_config(data__image_size=[32, 72], data__resize=[36, 76])
+    model = build_model(config, num_classes=5).eval()
+    with torch.no_grad():
+        rows, columns = torch.meshgrid(torch.arange(4.0), torch.arange(9.0), indexing="ij")
+        model.backbone.embedding.pos_embed[0, 1:, 0] = (10 * rows + columns).flatten()
+    preprocessing = build_preprocessing(config.data, model.backbone)
+    bundle = save_bundle(
+        tmp_path / "bundle", model, config=config, class_names="abcde", preprocessing=preprocessing, details={}
+    )
+    args = config.model.backbone_args
+    same, larger = (
+        build_backbone("vit_tiny_patch16_224", image_size=size, weights=str(bundle), timm_args=args)
+        for size in ((32, 72), (64, 144))
+    )
+    assert torch.equal(same.embedding.pos_embed, model.backbone.embedding.pos_embed)
+    plane = larger.embedding.pos_embed[0, 1:, 0].reshape(8, 18)
+    steps = plane[3:-3, 3:-3].diff(dim=1), plane[3:-3, 3:-3].diff(dim=0)
+    assert (steps[0].mean() - 0.5).abs() < 0.05
+    assert (steps[1].mean() - 5.0).abs() < 0.5

@@ -18,6 +18,7 @@ from finevote.errors import WeightsError
 
 _WRAPPERS = ("model", "state_dict", "teacher", "model_ema", "module")
 _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # as bundles, transformers and timm name them
+_DESCRIPTION = "bundle.json"
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 # Settings of yacs, which the earlier project saved beside its weights, are read as the plain dict that they are; the
 # name stands for `OrderedDict` whatever that file asks of it, and yacs itself is never imported.
@@ -25,7 +26,7 @@ _STAND_INS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
 
 
 class WeightFile(NamedTuple):
-    """tensors by name; beside: the other values that the file holds, numbers and texts only, nested as they were."""
+    """tensors by name; beside: the other values of the file, or of a bundle's description, as plain values."""
 
     tensors: dict[str, Tensor]
     beside: dict[str, Any]
@@ -43,7 +44,7 @@ def read_weight_file(path: Path) -> WeightFile:
     try:
         kind = _kind_of(path)
         if kind == "safetensors":
-            return WeightFile(load_file(path), {})
+            return WeightFile(load_file(path), _read_description(path.with_name(_DESCRIPTION)))
         if kind == "npz":
             return WeightFile(_read_npz(path), {})
         if kind == "torch":
@@ -85,6 +86,15 @@ def _kind_of(path: Path) -> str | None:
         return "torch"
     header_bytes = int.from_bytes(start[:8], "little")
     return "safetensors" if start[8:] == b"{" and header_bytes <= _MAX_HEADER_BYTES else None
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """Return what a bundle says of itself beside its weights; nothing where there is no bundle."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:

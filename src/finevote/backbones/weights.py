@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from timm.layers import resample_abs_pos_embed
 from timm.models import load_state_dict_from_hf
 from torch import Tensor
 
@@ -36,7 +37,8 @@ def load_weight_file(vit: Any, path: Path, *, name: str) -> None:
     Raises:
         WeightsError: no such file, not a weight file, code inside it, or weights of another backbone.
     """
-    _load_tensors(vit, read_weight_file(path).tensors, origin=str(path), name=name)
+    file = read_weight_file(path)
+    _load_tensors(vit, file.tensors, origin=str(path), name=name, image_size=_image_size_in(file.beside))
 
 
 def load_hub_weights(vit: Any, hub_id: str, *, name: str) -> None:
@@ -71,7 +73,10 @@ def _quiet_hub() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _load_tensors(vit: Any, tensors: Mapping[str, Tensor], *, origin: str, name: str) -> None:
+def _load_tensors(
+    vit: Any, tensors: Mapping[str, Tensor], *, origin: str, name: str, image_size: tuple[int, int] | None = None
+) -> None:
+    """Load tensors in any known layout; `image_size` px is that which they were used with, None for a square."""
     recognised = recognise(tensors)
     if recognised is None:
         raise WeightsError(
@@ -83,7 +88,7 @@ def _load_tensors(vit: Any, tensors: Mapping[str, Tensor], *, origin: str, name:
     got = layout.to_timm(tensors, prefix=prefix)
     stranger = _compare_anatomies(got, wanted)
     if stranger is None:
-        got = _resample(vit, got, origin=origin)
+        got = _resample(vit, got, origin=origin, image_size=image_size)
     got = _without_unused(_under_names_of(wanted, got), wanted)
     problems = [*filter(None, [stranger]), *_compare_keys(got, wanted)]
     if problems:
@@ -91,10 +96,31 @@ def _load_tensors(vit: Any, tensors: Mapping[str, Tensor], *, origin: str, name:
     vit.load_state_dict(got, strict=True)
 
 
-def _resample(vit: Any, tensors: Mapping[str, Tensor], *, origin: str) -> dict[str, Tensor]:
-    """Bring positions and patches to the model's grid and patch, as timm does for weights of its own."""
+def _image_size_in(beside: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return rows, columns in px of a bundle's images; None for what is no bundle."""
+    preprocessing = beside.get("preprocessing")
+    size = preprocessing.get("image_size") if isinstance(preprocessing, dict) else None
+    return (int(size[0]), int(size[1])) if isinstance(size, list) and len(size) == 2 else None
+
+
+def _resample(
+    vit: Any, tensors: Mapping[str, Tensor], *, origin: str, image_size: tuple[int, int] | None
+) -> dict[str, Tensor]:
+    """Bring positions and patches to the model's grid and patch, once, as timm does for weights of its own.
+
+    timm takes positions for those of a square, so the grid of other images is resampled here.
+    """
+    own = dict(tensors)
     try:
-        return _timm_reading(vit)(dict(tensors), vit)
+        if image_size is not None and "pos_embed" in own and vit.pos_embed is not None:
+            patch = vit.patch_embed.patch_size
+            own["pos_embed"] = resample_abs_pos_embed(
+                own["pos_embed"],
+                new_size=vit.patch_embed.grid_size,
+                old_size=(image_size[0] // patch[0], image_size[1] // patch[1]),
+                num_prefix_tokens=0 if vit.no_embed_class else vit.num_prefix_tokens,
+            )
+        return _timm_reading(vit)(own, vit)
     except (RuntimeError, AssertionError) as error:
         raise WeightsError(f"the positions in {origin} cannot be resampled: {first_line(error)}") from None
 
