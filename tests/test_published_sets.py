@@ -9,10 +9,10 @@ import pytest
 
 from finevote import cli
 from finevote.config import dump_config
-from finevote.data import download
 from finevote.data.catalogue import DATASETS
 from finevote.data.describe import is_by_hand
 from finevote.data.registry import find_named
+from finevote.remote import download
 from finevote.run_folder import RunFolder
 from tests.data.file_server import serve_files
 from tests.data.miniatures import make_miniature

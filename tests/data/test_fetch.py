@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from finevote import files as storage
-from finevote.data import download as download_module
-from finevote.data.download import RemoteFile
 from finevote.data.fetch import describe_by_hand, fetch
 from finevote.errors import ArchiveError, DownloadError, StorageError
+from finevote.remote import download as download_module
+from finevote.remote.download import RemoteFile
 from tests.data.file_server import serve_files
 from tests.data.test_archives import pack
 
@@ -26,7 +26,7 @@ GIVEN = {"images.tar": ("Images",), "lists.tar.gz": ("train_list.mat", "test_lis
 FETCH = """
 import sys
 from pathlib import Path
-from finevote.data.download import RemoteFile
+from finevote.remote.download import RemoteFile
 from finevote.data.fetch import fetch
 fetch([RemoteFile("images.tar", (sys.argv[1],), unpack=True, gives=("Images",))], Path(sys.argv[2]))
 """

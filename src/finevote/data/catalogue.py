@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from finevote.data.birds import CUB200, NABIRDS
 from finevote.data.dogs import DOGS
-from finevote.data.download import RemoteFile
 from finevote.data.flowers102 import FLOWERS102
 from finevote.data.published import DatasetInfo, Protocol
 from finevote.data.torchvision_sets import CARS, FOOD101, PETS, aircraft, inat2021
+from finevote.remote.download import RemoteFile
 
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 _STANFORD = "http://vision.stanford.edu/aditya86/ImageNetDogs"

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from finevote.data.download import RemoteFile
 from finevote.data.published import DatasetInfo, Protocol
 from finevote.data.registry import Named
+from finevote.remote.download import RemoteFile
 from finevote.types import DataSource
 
 Row = tuple[str, str]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finevote.data.archives import Limits, is_half_unpacked, unpack
-from finevote.data.download import RemoteFile, download
 from finevote.errors import ArchiveError, DownloadError
 from finevote.files import check_space, exclusive, storage_errors
+from finevote.remote.download import RemoteFile, download
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from finevote.data.download import RemoteFile
 from finevote.data.images import read_record
 from finevote.data.items import NUM_LISTED, check_encoding, list_some, plain_name
 from finevote.errors import ArgumentError, DataError, suggest
+from finevote.remote.download import RemoteFile
 from finevote.types import DataSource, Record, Regions
 
 if TYPE_CHECKING:

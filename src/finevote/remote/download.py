@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from finevote.data.partial import PartialFile
-from finevote.data.verification import difference, remember, verify
 from finevote.errors import ArgumentError, DownloadError
 from finevote.files import check_space, exclusive, storage_errors
 from finevote.progress import Meter
+from finevote.remote.partial import PartialFile
+from finevote.remote.verification import difference, remember, verify
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,9 +17,9 @@ import pytest
 from rich.console import Console
 
 from finevote import files
-from finevote.data import download as module
-from finevote.data.download import RemoteFile, download
 from finevote.errors import ArgumentError, DownloadError, StorageError
+from finevote.remote import download as module
+from finevote.remote.download import RemoteFile, download
 from tests.data.file_server import serve_files
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -30,7 +30,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 DOWNLOAD = """
 import sys
 from pathlib import Path
-from finevote.data.download import RemoteFile, download
+from finevote.remote.download import RemoteFile, download
 download(RemoteFile("a.bin", (sys.argv[1],), sha256=sys.argv[2]), Path(sys.argv[3]))
 """
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from finevote.data.verification import Digests
 from finevote.files import atomic_write, storage_errors, sync_folder
+from finevote.remote.verification import Digests
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,0 +1,1 @@
+"""Published files, brought to this machine and verified."""
