@@ -3,6 +3,22 @@
 from finevote.build import build_model
 from finevote.config import config_from_values
 
+NARROW = {"patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
+
+# What `tiny_config` changes for a small model of each family.
+FAMILIES = {
+    title: {"model__backbone": name, "model__backbone_args": NARROW}
+    for title, name in {
+        "dinov2 with registers": "dinov2_vits14_reg4",
+        "dinov3": "dinov3_vits16",
+        "dinov3 H+": "dinov3_vith16plus",
+        "clip": "clip_vitb16",
+        "siglip2": "siglip2_vitb16_224",
+        "eva02": "eva02_vitb14",
+        "learnt rotations": "vit_small_patch16_rope_mixed_224",
+    }.items()
+}
+
 
 def tiny_config(**changes):
     """A three-block ViT on 32 px, 16 patches; `changes` are dotted settings with `__` for the dot."""
@@ -11,7 +27,7 @@ def tiny_config(**changes):
         "model": {
             "backbone": "vit_tiny_patch16_224",
             "weights": "none",
-            "backbone_args": {"patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3},
+            "backbone_args": NARROW,
             "zero_init_classifier": False,
             "voting": {"num_votes_per_head": 4, "num_selected": 10, "num_key_tokens": 4, "dynamic_warmup_epochs": 0},
         },

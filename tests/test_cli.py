@@ -5,12 +5,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
 from PIL import Image
 
 import finevote.training.fit
 from finevote import cli, cli_data, measure, predictor
+from finevote.backbones.published import PUBLISHED
 from finevote.config import dump_config, load_config
 from finevote.data.images import read_image
 from finevote.errors import RunError
@@ -371,3 +373,65 @@ class TestImport:
     def test_names_from_two_places_are_refused(self, run):
         code, _, err = run("import", "old.bin", "--out", "bundle", "--classes", "a.txt", "--data", "b")
         assert (code, "--classes and --data both give the class names" in err) == (2, True)
+
+
+class TestBackbones:
+    def test_every_short_name_is_listed_by_family_with_its_licence(self, run):
+        code, out, _ = run("backbones")
+        assert code == 0
+        lines = {words[0]: words[1:] for line in out.splitlines() if (words := line.split())}
+        assert lines["dinov3_vith16plus"] == ["841", "M", "16", "256", "vit_huge_plus_patch16_dinov3.lvd1689m"]
+        assert set(PUBLISHED) <= set(lines)
+        assert "DINOv3 (dinov3-license)\nthe DINOv3 licence also binds weights derived from these" in out
+        assert max(len(line) for line in out.splitlines()) < 80
+
+    def test_weights_in_the_hub_s_cache_are_marked(self, run, cached):
+        cached("timm/eva02_small_patch14_224.mim_in22k")
+        out = run("backbones")[1]
+        assert [line.split()[1] for line in out.splitlines() if line.startswith("* eva")] == ["eva02_vits14"]
+        assert "* weights at hand (1)" in out
+
+    def test_one_is_described_with_what_its_licence_asks(self, run):
+        out = run("backbones", "dinov3_vitb16")[1]
+        assert "85,641,216" in out
+        assert "https://huggingface.co/timm/vit_base_patch16_dinov3.lvd1689m" in out
+        assert "binds weights derived from these" in out
+        assert "not at hand; fetched the first time, or give a file by --set model.weights=FILE" in out
+
+    def test_the_file_of_weights_at_hand_is_named(self, run, cached):
+        file = cached("timm/vit_base_patch16_clip_224.openai")
+        assert f"weights      {file}" in run("backbones", "clip_vitb16")[1]
+
+    def test_any_vit_of_timm_is_described(self, run):
+        out = run("backbones", "vit_tiny_patch16_224.augreg_in21k")[1]
+        assert "parameters   5,524,416" in out
+        assert "licence      apache-2.0\n" in out
+
+    def test_a_model_without_published_weights_says_so(self, run):
+        assert "source       none are published" in run("backbones", "compact_vit")[1]
+
+    def test_one_that_cannot_vote_is_an_error(self, run):
+        code, _, err = run("backbones", "swin_tiny_patch4_window7_224")
+        assert code == 2
+        assert "SwinTransformer is not a timm" in err
+
+    def test_the_list_waits_for_no_heavy_library(self):
+        code = "import sys; from finevote.cli import app; app(['backbones'], standalone_mode=False); "
+        code += "assert not {'torch', 'timm', 'numpy'} & set(sys.modules)"
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.fixture
+def cached(monkeypatch, tmp_path):
+    """Return a function that puts weights into the hub's cache, as its client does, and gives the file."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+    def put(hub_id):
+        folder = tmp_path / f"models--{hub_id.replace('/', '--')}"
+        file = folder / "snapshots" / "0123" / "model.safetensors"
+        for path, text in ((folder / "refs" / "main", "0123"), (file, "weights")):
+            path.parent.mkdir(parents=True)
+            path.write_text(text)
+        return file
+
+    return put

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from finevote.errors import ArgumentError, ConfigError
-from tests.models import tiny_config, tiny_model
+from tests.models import FAMILIES, tiny_config, tiny_model
 from tests.voting import naive
 
 VARIANTS = {
@@ -23,6 +23,12 @@ VARIANTS = {
     },
     "rectangle": {"data__image_size": [32, 48]},
     "plain": {"model__voting__enabled": False},
+    **FAMILIES,
+    **{
+        f"{family}, merged, rectangle": FAMILIES[family] | {"model__voting__merge": True, "data__image_size": [32, 48]}
+        for family in ("dinov3", "siglip2")
+    },
+    **{f"{family}, plain": FAMILIES[family] | {"model__voting__enabled": False} for family in ("eva02", "siglip2")},
 }
 
 

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 
 from finevote.backbones.catalogue import build_backbone
 from finevote.backbones.layer import VitLayer
+from finevote.backbones.origin import weights_origin
+from finevote.backbones.published import WeightsOrigin
 from finevote.backbones.timm_vit import TimmVit
 from finevote.config import CacheKind, Config, DataConfig, ModelConfig, Size, VotingConfig
 from finevote.data.dataset import PhotoDataset, collate
@@ -51,7 +53,8 @@ def build_model(config: Config, *, num_classes: int, load_weights: bool = True) 
         backbone = build_backbone(
             model.backbone,
             image_size=image_size,
-            weights=model.weights if load_weights else "none",
+            weights=model.weights,
+            load_weights=load_weights,
             drop_path=model.drop_path,
             timm_args=model.backbone_args,
         )
@@ -61,6 +64,11 @@ def build_model(config: Config, *, num_classes: int, load_weights: bool = True) 
         if not model.voting.enabled:
             return FineGrainedClassifier(backbone, PlainHead(backbone.take_norm(), classifier, dropout=model.dropout))
         return FineGrainedClassifier(backbone, _build_voting_head(backbone, classifier, model))
+
+
+def describe_weights(model: ModelConfig) -> WeightsOrigin:
+    """Return where a run's pretrained weights come from and on what terms."""
+    return weights_origin(model.backbone, model.weights)
 
 
 def build_preprocessing(config: DataConfig, backbone: TimmVit) -> Preprocessing:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Never
 import typer
 
 from finevote.cli_data import data_app
-from finevote.cli_output import answer_table, as_csv, as_jsonl, check_out, print_rich, yaml_lines
+from finevote.cli_output import (
+    answer_table,
+    as_csv,
+    as_jsonl,
+    backbone_list,
+    backbone_sheet,
+    check_out,
+    print_rich,
+    yaml_lines,
+)
 from finevote.errors import ArgumentError, DataError, FinevoteError, plain_message
 
 if TYPE_CHECKING:
@@ -328,3 +337,28 @@ def recipes(
     for recipe in list_recipes():
         config = load_config(recipe)
         typer.echo(f"{recipe}\n    {config.source}\n    {config.hardware}")
+
+
+@app.command()
+def backbones(
+    name: Annotated[
+        str | None, typer.Argument(help="Describe this one: a name of the list, or any ViT of timm.")
+    ] = None,
+) -> None:
+    """List the backbones that have a short name, or describe one.
+
+    How large they are, under which licence their weights are, and whether these are at hand. Nothing is fetched.
+    """
+    from finevote.backbones.published import PUBLISHED, weights_at_hand
+
+    if name is None:
+        at_hand = {info.name for info in PUBLISHED.values() if weights_at_hand(info)}
+        typer.echo(backbone_list(PUBLISHED.values(), at_hand=at_hand))
+        typer.echo(f"\n* weights at hand ({len(at_hand)}). Any ViT of timm works too, and compact_vit.")
+        return
+    info = PUBLISHED.get(name)
+    if info is None:
+        from finevote.backbones.origin import describe_backbone
+
+        info = describe_backbone(name)
+    typer.echo(backbone_sheet(info, at_hand=weights_at_hand(info)))

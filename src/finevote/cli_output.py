@@ -6,16 +6,19 @@ import csv
 import io
 import json
 import os
+from itertools import groupby
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from finevote.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pydantic import BaseModel
 
+    from finevote.backbones.published import BackboneInfo
     from finevote.types import Ranked
 
 
@@ -80,6 +83,43 @@ def as_jsonl(answers: Sequence[Ranked]) -> str:
         top = [{"class": name, "probability": probability} for name, probability in pairs]
         lines.append(json.dumps({"image": answer.image_id, "top": top}) + "\n")
     return "".join(lines)
+
+
+def backbone_list(infos: Iterable[BackboneInfo], *, at_hand: Container[str]) -> str:
+    """Return backbones by family, 79 characters wide; `at_hand` has the names whose weights need no fetching."""
+    from finevote.backbones.published import obligations_of
+
+    lines = [f"  {'backbone':20} params patch  px  weights on the hub, below timm/"]
+    for (family, licence), members in groupby(infos, key=lambda info: (info.family, info.licence)):
+        lines += ["", f"{family} ({licence})", *wrap(obligations_of(licence), width=79, break_on_hyphens=False)]
+        lines += [
+            f"{'*' if info.name in at_hand else ' '} {info.name:20} {_in_millions(info.num_parameters):>6} "
+            f"{info.patch_px:>5} {info.native_px:>3}  {info.hub_id.removeprefix('timm/')}"
+            for info in members
+        ]
+    return "\n".join(lines)
+
+
+def backbone_sheet(info: BackboneInfo, *, at_hand: Path | None) -> str:
+    """Return what is known of one backbone; `at_hand` is the file of its weights, None if they must be fetched."""
+    terms = f": {info.obligations}" if info.obligations else ""
+    absent = "not at hand; fetched the first time, or give a file by --set model.weights=FILE"
+    facts = {
+        "timm's name": info.timm_name,
+        "parameters": f"{info.num_parameters:,}",
+        "patch": f"{info.patch_px} px",
+        "native size": f"{info.native_px} px",
+        "source": f"https://huggingface.co/{info.hub_id}" if info.hub_id else "none are published",
+        "licence": f"{info.licence}{terms}" if info.licence else "none is stated",
+        "weights": str(at_hand) if at_hand else absent if info.hub_id else "none: model.weights=none, or a file",
+    }
+    return "\n".join(
+        [f"{info.name}: {info.family} {info.size}", *(f"  {name:11}  {text}" for name, text in facts.items())]
+    )
+
+
+def _in_millions(number: int) -> str:
+    return f"{number / 1e9:.2f} G" if number >= 1e9 else f"{number / 1e6:.0f} M"
 
 
 def yaml_lines(section: BaseModel, *, indent: str = "") -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from finevote.backbones.published import PUBLISHED
 from finevote.cli import app
 from finevote.config import Config, list_recipes
 from tests.house.repository import DOCUMENTS, PACKAGE, ROOT, modules
@@ -133,3 +134,9 @@ def test_the_page_on_data_lists_every_published_set_with_its_numbers():
         assert [cell.strip() for cell in row.split("|")[1:4]] == [f"{count:,}" if count else "" for count in counts]
         assert f"{info.num_classes:,}" in row.split("|")[0]
         assert row.split("|")[-1].strip() == info.licence
+
+
+def test_the_page_on_backbones_lists_every_short_name_with_its_licence():
+    text = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|.* (\d+) \| (\d+) \| ([\w.-]+) \|$", text, re.MULTILINE)
+    assert rows == [(i.name, str(i.patch_px), str(i.native_px), i.licence) for i in PUBLISHED.values()]

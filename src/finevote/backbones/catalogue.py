@@ -41,16 +41,21 @@ def build_backbone(
     *,
     image_size: tuple[int, int],
     weights: str = "none",
+    load_weights: bool = True,
     drop_path: float = 0.0,
     timm_args: Mapping[str, Any] | None = None,
 ) -> TimmVit:
     """Build a backbone.
+
+    Its pixel statistics are those of the weights that are named: by `weights`, where that is one of timm's on the hub,
+    else by `name`.
 
     Args:
         name: a short name, or any timm ViT.
         image_size: rows, columns in px, rounded to whole patches.
         weights: "none" for random ones; "auto" for the published ones, from the hub or its cache; a file; or other
             weights of the same model on the hub, such as "hf-hub:timm/vit_base_patch14_dinov2.lvd142m".
+        load_weights: False leaves the backbone random, for weights that come from a checkpoint or a bundle.
         drop_path: rate of the last block, rising linearly from 0 at the first.
         timm_args: more arguments of `timm.create_model`.
 
@@ -59,14 +64,10 @@ def build_backbone(
         UnsupportedModelError: the model's CLS attention rows cannot be read.
         WeightsError: the weights cannot be fetched, read or matched.
     """
-    timm_name = SHORT_NAMES.get(name, name)
+    timm_name = _with_tag_of(weights, SHORT_NAMES.get(name, name))
     vit = create_vit(timm_name, image_size=image_size, timm_args=timm_args or {})
-    if weights == "auto":
-        load_hub_weights(vit, published_hub_id(timm_name), name=name)
-    elif weights.startswith(_HUB_PREFIX):
-        load_hub_weights(vit, weights.removeprefix(_HUB_PREFIX), name=name)
-    elif weights != "none":
-        load_weight_file(vit, Path(weights).expanduser(), name=name)
+    if load_weights and weights != "none":
+        _load(vit, weights, name=name, timm_name=timm_name)
     return TimmVit(vit, drop_path=drop_path)
 
 
@@ -102,6 +103,11 @@ def create_vit(
     return _create(timm_name, {**timm_args, **settings, "device": device})
 
 
+def hub_id_in(weights: str) -> str | None:
+    """Return the name on the hub in a setting such as "hf-hub:timm/...", None in another setting."""
+    return weights.removeprefix(_HUB_PREFIX) if weights.startswith(_HUB_PREFIX) else None
+
+
 def published_hub_id(timm_name: str) -> str:
     """Return where on the hub the published weights of a timm model are.
 
@@ -112,6 +118,21 @@ def published_hub_id(timm_name: str) -> str:
     if published is None or not published.hf_hub_id:
         raise WeightsError(f"no weights are published for {timm_name}: use weights=none, or give a file")
     return str(published.hf_hub_id)
+
+
+def _load(vit: Any, weights: str, *, name: str, timm_name: str) -> None:
+    hub_id = published_hub_id(timm_name) if weights == "auto" else hub_id_in(weights)
+    if hub_id is None:
+        load_weight_file(vit, Path(weights).expanduser(), name=name)
+    else:
+        load_hub_weights(vit, hub_id, name=name)
+
+
+def _with_tag_of(weights: str, timm_name: str) -> str:
+    """Return timm's name of these weights where they are timm's own and of this architecture, else `timm_name`."""
+    named = (hub_id_in(weights) or "").removeprefix("timm/")
+    architecture = timm_name.partition(".")[0]
+    return named if named in timm.list_pretrained(f"{architecture}.*") else timm_name
 
 
 def _check_known(timm_name: str) -> None:

@@ -5,7 +5,9 @@ A table of facts that is read without torch and timm. Sizes and licences are tho
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which timm asks the hub for them
 _OBLIGATIONS: Mapping[str, str] = {
     "dinov3-license": "the DINOv3 licence also binds weights derived from these, as a fine-tuned classifier is: read "
     "https://ai.meta.com/resources/models-and-libraries/dinov3-license/ before you use it or pass it on",
@@ -23,7 +25,8 @@ class BackboneInfo:
     Attributes:
         name: the short name.
         timm_name: model and weights, as timm calls them.
-        title: for people.
+        family: how the weights came about, for people.
+        size: of the architecture, likewise.
         num_parameters: of the embedding, the blocks and the final norm.
         patch_px: side of a patch.
         native_px: side of the images that the weights were trained with.
@@ -33,7 +36,8 @@ class BackboneInfo:
 
     name: str
     timm_name: str
-    title: str
+    family: str
+    size: str
     num_parameters: int
     patch_px: int
     native_px: int
@@ -51,15 +55,38 @@ def obligations_of(licence: str) -> str:
     return _OBLIGATIONS.get(licence, "")
 
 
+def weights_at_hand(info: BackboneInfo) -> Path | None:
+    """Return the file of the weights in the hub's cache, without asking the hub; None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(info.hub_id, name) for name in _FILES) if info.hub_id else ()
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
 def _family(
-    title: str, licence: str, rows: Iterable[tuple[str, str, str, int, int, int]]
+    family: str, licence: str, rows: Iterable[tuple[str, str, str, int, int, int]]
 ) -> Iterable[tuple[str, BackboneInfo]]:
     for name, timm_name, size, num_parameters, patch_px, native_px in rows:
         hub_id = f"timm/{timm_name.replace('_quickgelu', '')}"  # one file, whichever activation it is run with
-        info = BackboneInfo(
-            name, timm_name, f"{title} {size}", num_parameters, patch_px, native_px, licence=licence, hub_id=hub_id
-        )
+        info = BackboneInfo(name, timm_name, family, size, num_parameters, patch_px, native_px, licence, hub_id)
         yield name, info
+
+
+@dataclass(frozen=True)
+class WeightsOrigin:
+    """Where the weights of a backbone came from, and on what terms: kept with everything that is made from them.
+
+    Attributes:
+        backbone: as timm calls it.
+        source: "random", a name on the hub, or a file.
+        licence: as timm calls it; "" where none is known.
+        obligations: what it asks, in a sentence; "" where it is a permissive one.
+    """
+
+    backbone: str
+    source: str
+    licence: str
+    obligations: str
 
 
 PUBLISHED: Mapping[str, BackboneInfo] = dict(

@@ -6,12 +6,13 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
 
+from finevote.build import describe_weights
 from finevote.bundle import save_bundle
 from finevote.config import load_config
 from finevote.data.seeds import combine_seeds
@@ -289,6 +290,8 @@ class Training:
             self.console.print(f"going on at {at}", highlight=False)
             return
         self.console.print(rate_table(self.parts.groups))
+        if obligations := describe_weights(self.config.model).obligations:
+            self.console.print(f"the weights: {obligations}", highlight=False, markup=False)
         if self.fabric.is_global_zero:
             groups = [group.describe() for group in self.parts.groups]
             atomic_write(self.folder.lr_groups_json, json.dumps(groups, indent=1) + "\n")
@@ -320,6 +323,7 @@ class Training:
                 "setting": self.setting,
                 "epochs": self.config.training.epochs,
                 "seed": self.config.training.seed,
+                "weights": asdict(describe_weights(self.config.model)),
                 "best_epoch": row["epoch"],
                 **{name: row[name] for name in ("val_top1", "val_num_images") if name in row},
             },
