@@ -71,7 +71,7 @@ class TestInfo:
         )
         assert "trainval: trained on train and val together, measured on test (2,040 train, 6,149 test)" in out
         assert "not stated: do not redistribute" in out
-        assert "7307 (train) and 7309 (test)" in out
+        assert "7309 and 8067 of test are the same as 7307 of train" in out
         assert "102flowers.tgz: 344,862,509 bytes, sha256 2d01ecc8" in out
         assert f"not yet; it belongs into {tmp_path / 'sets' / 'flowers102'}" in out
         assert not (tmp_path / "sets").exists()

@@ -61,7 +61,7 @@ def evaluate(
     unreadable = _check_images(source) if split == "test" else {}  # those of val were checked before training
     source = without(source, unreadable)
     records = source.splits[split]
-    regions = [source.regions(record) for record in records]  # now: broken tables of boxes must not cost a look at test
+    regions = [source.regions(record) for record in records]  # now, so that broken boxes cost no look at test
     sha256 = predictor.bundle.manifest.sha256
     num_openings = _enter_in_ledger(folder, sha256, num_images=len(records)) if split == "test" else None
     with Meter(f"evaluate {split}", total=len(records)) as meter:

@@ -31,7 +31,7 @@ def test_every_entry_tells_what_a_person_must_know(info):
     assert info.title
     assert info.licence
     assert info.source_url
-    assert info.pitfalls
+    assert info.pitfalls or info.caveat
     assert info.num_classes > 1
     assert info.protocols[0].name == "official"
     assert {part for protocol in info.protocols for lists in protocol.lists.values() for part in lists} <= set(

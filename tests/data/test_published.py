@@ -49,7 +49,8 @@ def test_every_split_of_every_protocol_is_read_with_readable_classes_and_the_pub
     for protocol in made.info.protocols:
         splits = tuple(protocol.lists)
         source = open_source(f"{name}@{made.tree}", splits=splits, protocol=protocol.name)
-        assert (source.name, source.protocol, source.notes) == (name, protocol.name, ())
+        assert (source.name, source.protocol) == (name, protocol.name)
+        assert source.notes == tuple(filter(None, [made.info.caveat]))
         assert source.class_names == CLASS_NAMES.get(name, source.class_names)
         for split, records in source.splits.items():
             assert len(records) == made.info.count(protocol, split) > 0
@@ -122,6 +123,7 @@ def test_numbers_that_differ_from_the_published_ones_are_noted(tmp_path):
     made = make_miniature("cub200", tmp_path)
     source = open_source(made.tree, splits=("train", "test"))
     assert source.notes == (
+        made.info.caveat,
         "3 classes, 200 as published",
         "12 train images, 5,994 as published",
         "6 test images, 5,794 as published",

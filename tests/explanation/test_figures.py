@@ -94,6 +94,14 @@ def test_nothing_to_draw_is_refused(draw):
         draw()
 
 
+def test_a_key_that_is_wider_than_the_sheet_is_cut_and_not_written_over_its_edge():
+    boxes = [Box(f"a part with a long name {number:02d}", 0.1, 0.1, 0.5, 0.5) for number in range(20)]
+    figure = contact_sheet([Image.new("RGB", (40, 30))], ["a bird"], [boxes])
+    key = [text for text in figure.texts if "long name" in text.get_text()]
+    assert 0 < len(key) < 20
+    assert min(text.get_window_extent().x0 for text in key) >= 0
+
+
 def epoch(number, **figures):
     return {"kind": "epoch", "epoch": number, "step": number, "loss": 1.0, "lr_min": 1e-5, "lr_max": 1e-3, **figures}
 

@@ -109,6 +109,7 @@ def test_the_protocol_is_kept_in_the_run_and_stands_beside_its_numbers(aircraft,
     protocol = data.get("protocol", "official")
     saved = json.loads(run.data_json.read_text())
     assert (saved["data"], saved["protocol"], saved["setting"]) == (aircraft, protocol, setting)
+    assert json.loads(run.split_json.read_text())["protocol"] == protocol
     assert json.loads((run.bundle / "bundle.json").read_text())["details"]["protocol"] == protocol
     report = evaluate(run.path, split="test")
     assert (report.protocol, report.setting, report.num_images) == (protocol, setting, 4)

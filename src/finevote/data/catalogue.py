@@ -74,9 +74,9 @@ _FLOWERS102 = DatasetInfo(
             md5="a5357ecc9cb78c4bef273ce3793fc85c",
         ),
     ),
+    caveat="photographs 7309 and 8067 of test are the same as 7307 of train and 8077 of val",
     pitfalls=(
         "papers differ in training on 1,020 images (official) or on 2,040 (trainval)",
-        "identical photographs across splits: 7307 (train) and 7309 (test), 8077 (val) and 8067 (test)",
         "the test split is six times the training split",
     ),
 )
@@ -102,8 +102,8 @@ _CUB200 = DatasetInfo(
             sha256="0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
         ),
     ),
+    caveat="about 22 test images are also in ImageNet, which most pretrained backbones have seen",
     pitfalls=(
-        "about 22 test images are also in ImageNet, which most pretrained backbones have seen",
         "papers choose the best epoch on the test split; here validation is held out of the training images",
         "a few images are grey",
     ),
@@ -145,7 +145,7 @@ _DOGS = DatasetInfo(
             sha256="34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c",
         ),
     ),
-    pitfalls=("all images, test images too, are ImageNet training images, which most backbones have seen: say so",),
+    caveat="all images, those of test too, are training images of ImageNet, which most pretrained backbones have seen",
     subject="dog",
 )
 

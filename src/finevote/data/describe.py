@@ -16,7 +16,7 @@ def describe_published(named: Named) -> list[Row]:
     rows = [("set", info.title), ("classes", f"{info.num_classes:,}")]
     rows += [("protocol", _describe_protocol(info, protocol)) for protocol in info.protocols]
     rows += [("boxes", describe_boxes(info)), ("licence", describe_licence(info)), ("source", info.source_url)]
-    rows += [("mind", pitfall) for pitfall in info.pitfalls]
+    rows += [("mind", pitfall) for pitfall in _pitfalls(info)]
     rows += [("file", _describe_file(file)) for file in info.files]
     rows += [("here", str(root) if root else f"not yet; it belongs into {named.folder}")]
     if root is None:
@@ -55,6 +55,10 @@ def describe_licence(info: DatasetInfo) -> str:
 def is_by_hand(info: DatasetInfo) -> bool:
     """Tell whether some of the files have no source to fetch them from."""
     return any(not file.urls for file in info.files)
+
+
+def _pitfalls(info: DatasetInfo) -> list[str]:
+    return [info.caveat, *info.pitfalls] if info.caveat else list(info.pitfalls)
 
 
 def _describe_protocol(info: DatasetInfo, protocol: Protocol) -> str:

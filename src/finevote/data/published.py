@@ -59,7 +59,8 @@ class DatasetInfo:
     `num_images` counts the images of each published list, which `protocols` put together to splits; the first protocol
     is the usual one. `licence` is a word or two, `terms` says more. `folder` is where the set lies below the folder of
     all sets; sets that share files share it. `subject` and `parts` say what has boxes, "" for none. `instructions` tell
-    how to come by files without a source.
+    how to come by files without a source. `pitfalls` are to be known before a number is quoted; `caveat` must stand
+    beside every number.
     """
 
     name: str
@@ -73,6 +74,7 @@ class DatasetInfo:
     source_url: str
     files: tuple[RemoteFile, ...]
     terms: str = ""
+    caveat: str = ""
     pitfalls: tuple[str, ...] = ()
     subject: str = ""
     parts: str = ""

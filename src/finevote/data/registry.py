@@ -139,7 +139,7 @@ def _folders_at(path: Path) -> list[Path]:
 def open_info(
     info: DatasetInfo, root: Path, *, name: str, splits: Sequence[str], protocol: str | None = None
 ) -> DataSource:
-    """Open a published set at its root; notes say where it differs in number from what was published.
+    """Open a published set at its root; notes have its caveat, and where its numbers differ from the published ones.
 
     Raises:
         ArgumentError: it has no such protocol.
@@ -147,7 +147,7 @@ def open_info(
     """
     chosen = choose_protocol(info.protocols, protocol, name=name)
     source = open_published(info.layout, root, name=name, protocol=chosen, splits=splits)
-    return replace(source, notes=tuple(info.differences(source, chosen)))
+    return replace(source, notes=(*filter(None, [info.caveat]), *info.differences(source, chosen)))
 
 
 def find_or_fetch(named: Named, *, console: Console | None = None) -> Path:
@@ -161,7 +161,9 @@ def find_or_fetch(named: Named, *, console: Console | None = None) -> Path:
     if root is not None:
         return root
     console = console or Console(stderr=True)
-    console.print(f"{named.info.title} is not in {named.folder} yet: fetching it", highlight=False, markup=False)
+    console.print(
+        f"{named.info.title} is not in {named.folder} yet: fetching it", highlight=False, markup=False, soft_wrap=True
+    )
     return get(named, console=console)
 
 
@@ -189,13 +191,13 @@ def get_complete(named: Named, *, console: Console | None = None) -> list[DataSo
         StorageError: there is no room for it.
     """
     root = get(named, console=console)
-    sources = []
+    sources, differences = [], []
     for protocol in named.info.protocols:
         splits = tuple(protocol.lists)
         sources.append(open_info(named.info, root, name=named.info.name, splits=splits, protocol=protocol.name))
-    differences = list(dict.fromkeys(note for source in sources for note in source.notes))
+        differences += named.info.differences(sources[-1], protocol)
     if differences:
-        raise DataError(f"{root} is not whole ({'; '.join(differences)}): remove it and get it again")
+        raise DataError(f"{root} is not whole ({'; '.join(dict.fromkeys(differences))}): remove it and get it again")
     return sources
 
 

@@ -61,6 +61,7 @@ def describe_split(source: DataSource) -> dict[str, Any]:
     """Return, ready for JSON, the image ids of every split at hand and how they came about."""
     return {
         "data": source.name,
+        "protocol": source.protocol,
         "notes": list(source.notes),
         "splits": {split: [record.image_id for record in records] for split, records in source.splits.items()},
     }

@@ -184,13 +184,15 @@ def _sheet(images: Sequence[Image.Image], captions: Sequence[str], num_columns: 
 
 
 def _head(figure: Figure, title: str, subtitle: str, key: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Write the title, and below it the subtitle and, at the right, the key of colours."""
+    """Write the title, and below it the subtitle and, at the right, as much as fits of the key of colours."""
     width = figure.get_size_inches()[0] - 2 * _MARGIN_IN
     heading = style.fit_text(title, width_in=width, max_lines=1, size=style.TITLE_PT, bold=True)
     style.add_text(figure, heading, _MARGIN_IN, 0.2, size=style.TITLE_PT, bold=True)
     right = _MARGIN_IN + width
     for name, color in reversed(list(key.items())):
         entry = f"\N{WHITE SQUARE} {_readable(name)}"
+        if right - style.text_width_in(entry, size=style.TEXT_PT, bold=True) < _MARGIN_IN:
+            break
         style.add_text(figure, entry, right, 0.48, color=color, bold=True, align="right")
         right -= style.text_width_in(f"{entry}   ", size=style.TEXT_PT, bold=True)
     note = style.fit_text(subtitle, width_in=max(right - _MARGIN_IN, 0.0), max_lines=1, size=style.TEXT_PT)
