@@ -80,7 +80,9 @@ def test_the_bundle_has_the_project_s_pixels_and_uniform_rates(form, state, save
     assert bundle.preprocessing.resize == (600, 600)
     assert bundle.preprocessing.mean == (0.485, 0.456, 0.406)
     assert bundle.model.budget == (63, 63)
-    assert bundle.manifest.details["imported_from"]["epoch"] == 41
+    details = bundle.manifest.details
+    assert details["imported_from"]["epoch"] == 41
+    assert (details["weights"]["source"], details["weights"]["licence"]) == ("checkpoint.bin", "apache-2.0")
     assert f"({'DINOv2' if form == 'dinov2' else 'ViT'})" in imported.summary
 
 

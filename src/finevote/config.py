@@ -85,7 +85,7 @@ class ModelConfig(_Section):
     """The backbone and the head."""
 
     backbone: str = Field("dinov2_vitb14", description="a short name or any timm ViT")
-    weights: str = Field("auto", description="none, auto, a file, or a timm hub name (hf-hub:...)")
+    weights: str = Field("auto", description="none, auto, official, a file, an address, or a hub name (hf-hub:...)")
     backbone_args: dict[str, Any] = Field({}, description="passed to timm.create_model, e.g. {depth: 6}")
     drop_path: Rate = Field(0.0, description="stochastic depth of the last block, rising linearly from 0")
     dropout: Rate = Field(0.0, description="on the features that enter the classifier")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from finevote.backbones.identify import anatomy_of, names_of
 from finevote.backbones.layout_steps import complete_stages
 from finevote.backbones.layouts import EARLIER_DINOV2, EARLIER_VIT, Layout, recognise
+from finevote.backbones.origin import weights_origin
 from finevote.backbones.weight_files import WeightFile, read_weight_file
 from finevote.build import build_model, build_preprocessing
 from finevote.bundle import save_bundle
@@ -75,6 +76,7 @@ def import_checkpoint(
         "data": str(_section(file.beside, "data").get("dataset", "unknown")),
         "protocol": "imported; the earlier project chose its best epoch on the test split",
         "imported_from": {"name": path.name, "sha256": sha256_of(path), "epoch": file.beside.get("epoch")},
+        "weights": asdict(replace(weights_origin(config.model.backbone, "auto"), source=path.name)),
         "notes": list(notes),
     }
     save_bundle(out, model, config=config, class_names=names, preprocessing=preprocessing, details=details)

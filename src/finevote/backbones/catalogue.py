@@ -7,6 +7,7 @@ from typing import Any
 import timm
 
 from finevote.backbones import compact  # noqa: F401  (registers compact_vit with timm)
+from finevote.backbones.official import fetch_weights, is_remote
 from finevote.backbones.published import PUBLISHED
 from finevote.backbones.timm_vit import TimmVit, check_vit
 from finevote.backbones.weights import load_hub_weights, load_weight_file
@@ -53,8 +54,9 @@ def build_backbone(
     Args:
         name: a short name, or any timm ViT.
         image_size: rows, columns in px, rounded to whole patches.
-        weights: "none" for random ones; "auto" for the published ones, from the hub or its cache; a file; or other
-            weights of the same model on the hub, such as "hf-hub:timm/vit_base_patch14_dinov2.lvd142m".
+        weights: "none" for random ones; "auto" for the published ones, from the hub or its cache; "official" for the
+            file that was published first; a file, a bundle, or an address; or other weights of the same model on the
+            hub, such as "hf-hub:timm/vit_base_patch14_dinov2.lvd142m".
         load_weights: False leaves the backbone random, for weights that come from a checkpoint or a bundle.
         drop_path: rate of the last block, rising linearly from 0 at the first.
         timm_args: more arguments of `timm.create_model`.
@@ -122,10 +124,12 @@ def published_hub_id(timm_name: str) -> str:
 
 def _load(vit: Any, weights: str, *, name: str, timm_name: str) -> None:
     hub_id = published_hub_id(timm_name) if weights == "auto" else hub_id_in(weights)
-    if hub_id is None:
-        load_weight_file(vit, Path(weights).expanduser(), name=name)
-    else:
+    if hub_id is not None:
         load_hub_weights(vit, hub_id, name=name)
+    elif is_remote(weights):
+        load_weight_file(vit, fetch_weights(weights, timm_name=timm_name), name=name)
+    else:
+        load_weight_file(vit, Path(weights).expanduser(), name=name)
 
 
 def _with_tag_of(weights: str, timm_name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import timm
 
 from finevote.backbones.catalogue import SHORT_NAMES, create_vit, hub_id_in
+from finevote.backbones.official import address_of, is_remote
 from finevote.backbones.published import BackboneInfo, WeightsOrigin, obligations_of
 from finevote.backbones.timm_vit import TimmVit
 
@@ -34,7 +35,7 @@ def describe_backbone(name: str) -> BackboneInfo:
 def weights_origin(name: str, weights: str) -> WeightsOrigin:
     """Return where the weights of a backbone come from and on what terms.
 
-    A file that was brought by hand is taken to be under the licence of the published weights of that backbone, unless
+    A file that was brought by hand, or from an address, is taken to be under the licence of the published weights of that backbone, unless
     a bundle beside it says where it came from.
 
     Args:
@@ -48,6 +49,8 @@ def weights_origin(name: str, weights: str) -> WeightsOrigin:
         return _origin(timm_name, source=hub_id, licensed_as=hub_id.removeprefix("timm/"))
     if weights == "auto":
         return _origin(timm_name, source=_hub_id_of(timm_name) or timm_name, licensed_as=timm_name)
+    if is_remote(weights):
+        return _origin(timm_name, source=address_of(weights, timm_name=timm_name), licensed_as=timm_name)
     file = Path(weights).expanduser()
     return _read_bundle_of(file) or _origin(timm_name, source=str(file), licensed_as=timm_name)
 
