@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import finevote.training.fit
 from finevote import cli, cli_data, measure, predictor
+from finevote.backbones.catalogue import create_vit
 from finevote.backbones.published import PUBLISHED
 from finevote.config import dump_config, load_config
 from finevote.data.images import read_image
@@ -435,3 +437,20 @@ def cached(monkeypatch, tmp_path):
         return file
 
     return put
+
+
+class TestBackbonesOfAFile:
+    def test_a_weight_file_is_told_to_be_of_the_backbone_that_it_fits(self, run, tmp_path):
+        vit = create_vit("vit_small_patch14_reg4_dinov2.lvd142m", image_size=(28, 28), timm_args={})
+        torch.save(vit.state_dict(), tmp_path / "weights")
+        code, out, _ = run("backbones", tmp_path / "weights")
+        assert code == 0
+        assert out.splitlines() == [
+            "DINOv2 ViT-S/14 (12 blocks of width 384, MLP of 1536, 4 registers), in timm's own layout",
+            "fits dinov2_vits14_reg4",
+        ]
+
+    def test_a_size_without_a_name_says_so(self, run, tmp_path):
+        torch.save(legacy_files.dinov2_state(dim=64, num_classes=3, depth=3), tmp_path / "weights")
+        code, out, _ = run("backbones", tmp_path / "weights")
+        assert (code, "no backbone with a short name is of this size" in out) == (0, True)

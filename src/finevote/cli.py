@@ -342,13 +342,23 @@ def recipes(
 @app.command()
 def backbones(
     name: Annotated[
-        str | None, typer.Argument(help="Describe this one: a name of the list, or any ViT of timm.")
+        str | None,
+        typer.Argument(metavar="NAME|FILE", help="Describe this one, or any ViT of timm, or tell what a file is of."),
     ] = None,
 ) -> None:
-    """List the backbones that have a short name, or describe one.
+    """List the backbones that have a short name, describe one, or tell which one a weight file is of.
 
     How large they are, under which licence their weights are, and whether these are at hand. Nothing is fetched.
     """
+    if name is not None and Path(name).exists():
+        from finevote.backbones.identify import identify
+
+        found = identify(Path(name))
+        typer.echo(f"{found.anatomy}, in {found.layout}")
+        typer.echo(
+            f"fits {' or '.join(found.names)}" if found.names else "no backbone with a short name is of this size"
+        )
+        return
     from finevote.backbones.published import PUBLISHED, weights_at_hand
 
     if name is None:

@@ -35,8 +35,8 @@ def describe_backbone(name: str) -> BackboneInfo:
 def weights_origin(name: str, weights: str) -> WeightsOrigin:
     """Return where the weights of a backbone come from and on what terms.
 
-    A file that was brought by hand, or from an address, is taken to be under the licence of the published weights of that backbone, unless
-    a bundle beside it says where it came from.
+    A file that was brought by hand, or from an address, is taken to be under the licence of the published weights of
+    that backbone, unless a bundle beside it says where it came from.
 
     Args:
         name: of the backbone, as in `build_backbone`.
