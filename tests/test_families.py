@@ -1,15 +1,19 @@
 """Every family of backbones through the whole of the package: training, a bundle, and back."""
 
+import re
+
 import pytest
 import timm
 import torch
 from timm.models.eva import EvaBlock
 from torch import nn
 
+from finevote.backbones.catalogue import SHORT_NAMES, build_backbone
 from finevote.build import build_model, build_preprocessing
 from finevote.bundle import load_bundle, save_bundle
 from finevote.run_folder import RunFolder
 from finevote.training.fit import fit
+from finevote.training.optim import group_parameters
 from finevote.voting.head import gather_forwarded
 from tests.models import FAMILIES, NARROW, tiny_config, tiny_model
 from tests.training.helpers import make_photographs
@@ -62,6 +66,41 @@ def test_a_bundle_gives_back_the_model_bit_for_bit(family, size, tmp_path):
 
 
 @each_family
+@pytest.mark.parametrize("enabled", [True, False], ids=["voting", "plain"])
+def test_a_bundle_gives_the_whole_backbone_as_start_weights(family, enabled, tmp_path):
+    config = tiny_config(**FAMILIES[family], model__voting__enabled=enabled)
+    model = build_model(config, num_classes=5)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    names, preprocessing = tuple("abcde"), build_preprocessing(config.data, model.backbone)
+    bundle = save_bundle(
+        tmp_path / "b", model, config=config, class_names=names, preprocessing=preprocessing, details={}
+    )
+    backbone = build_backbone(config.model.backbone, image_size=(32, 32), weights=str(bundle), timm_args=NARROW)
+    expected = model.backbone.state_dict()
+    if enabled:
+        stage = model.head.refine.state_dict()
+        expected |= {key.replace("layer.", "layers.2."): value for key, value in stage.items()}
+    else:
+        expected |= {f"norm.{key}": value for key, value in model.head.norm.state_dict().items()}
+    assert backbone.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in backbone.state_dict().items())
+
+
+@each_family
+def test_matrices_decay_and_nothing_else_and_rates_follow_depth(family):
+    model = tiny_model(**FAMILIES[family])
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    matrix = re.compile(r"(qkv|[qkv]_proj|proj|fc\d(_[gx])?|patch_embed\.proj|classifier)\.weight$")
+    for group in group_parameters(model, lr=1.0, new_lr=5.0, layer_decay=0.5, weight_decay=0.1):
+        for name in (names[id(parameter)] for parameter in group.parameters):
+            assert group.weight_decay == (0.1 if matrix.search(name) else 0.0), name
+            layer = re.match(r"backbone\.layers\.(\d)", name)
+            rate = 0.5 ** (1 - int(layer[1])) if layer else 0.25 if name.startswith("backbone.") else 5.0
+            assert group.peak_lr == rate, name
+
+
+@each_family
 def test_it_trains_under_autocast(family):
     model = tiny_model(**FAMILIES[family], model__voting__merge=True).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -106,8 +145,6 @@ def timm_s_own(family, model):
 
 
 def timm_name(name):
-    from finevote.backbones.catalogue import SHORT_NAMES
-
     return SHORT_NAMES.get(name, name)
 
 

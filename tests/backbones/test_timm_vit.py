@@ -6,10 +6,10 @@ import torch
 from timm.models.eva import EvaBlock
 from torch import nn
 
-from finevote.backbones.catalogue import create_vit
+from finevote.backbones.catalogue import build_backbone, create_vit
 from finevote.backbones.timm_vit import TimmVit
 from finevote.errors import UnsupportedModelError
-from tests.backbones.families import FAMILIES, SMALL, make_vit
+from tests.backbones.families import FAMILIES, SMALL, make_vit, randomised
 
 WITHOUT_CLS = ("siglip", "rotary without CLS")
 
@@ -177,3 +177,16 @@ def test_an_eva_block_s_scale_is_kept_under_one_name():
     gamma, backbone = vit.blocks[1].gamma_2, TimmVit(vit)
     assert isinstance(vit.blocks[1], EvaBlock)
     assert backbone.layers[1].ls2.gamma is gamma
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_weights_of_timm_s_own_model_are_taken_whole_but_for_its_heads(kind, tmp_path):
+    """With a classifier, and pooling heads where timm has them: `attn_pool.*`, `head_dist.*`, a norm after pooling."""
+    name, changes = FAMILIES[kind]
+    native = randomised(timm.create_model(name, num_classes=7, **(SMALL | changes)))
+    torch.save(native.state_dict(), tmp_path / "weights.pth")
+    args = {"timm_args": SMALL | changes, "image_size": native.patch_embed.img_size}
+    backbone = build_backbone(name, weights=str(tmp_path / "weights.pth"), **args)
+    norm = native.fc_norm if isinstance(native.norm, nn.Identity) else native.norm
+    assert torch.equal(backbone.norm.weight, norm.weight)
+    assert torch.equal(backbone.layers[-1].attn.proj.weight, native.blocks[-1].attn.proj.weight)

@@ -121,6 +121,16 @@ def take_last_block(tensors: Tensors) -> Tensors:
     return whole
 
 
+def read_bundle(tensors: Tensors) -> Tensors:
+    """Read a bundle as a whole backbone: its last block, and rotations that are learnt, all blocks' in one tensor."""
+    whole = take_last_block(tensors)
+    learnt = [f"blocks.{block}.rotation.frequencies" for block in range(count_blocks(whole))]
+    if not all(key in whole for key in learnt):
+        return whole
+    frequencies = torch.stack([whole.pop(key) for key in learnt], dim=1)  # (2, L, H, d / 2)
+    return whole | {"rope.freqs": frequencies}
+
+
 def complete_last_block(tensors: Tensors) -> Tensors:
     """Read a checkpoint of the earlier project as a whole backbone."""
     return take_last_block(complete_stages(tensors))

@@ -122,7 +122,7 @@ BUNDLE = Layout(
     marks=(r"backbone\.embedding\..*", r"backbone\.layers\.0\..*"),
     renames=((r"^backbone\.embedding\.", ""), (r"^backbone\.layers\.", "blocks."), (r"^(?:backbone|head)\.", "")),
     left_out=(r"head\.(?:classifier|budget|smoothing)\..*",),
-    finish=steps.take_last_block,
+    finish=steps.read_bundle,
 )
 EARLIER_DINOV2 = Layout(
     title="a checkpoint of the earlier project (DINOv2)",

@@ -43,7 +43,7 @@ def project(attention: Any, tokens: Tensor, parts: Sequence[Part] = tuple(Part))
         projected = _project_fused(attention, tokens, parts).chunk(len(parts), dim=-1)
     norms = {Part.QUERIES: attention.q_norm, Part.KEYS: attention.k_norm, Part.VALUES: nn.Identity()}
     heads = [norms[part](_split_heads(flat, attention.head_dim)) for part, flat in zip(parts, projected, strict=True)]
-    return [head.repeat_interleave(attention.num_heads // head.shape[1], dim=1) for head in heads]
+    return [_share(some, num_heads=attention.num_heads) for some in heads]
 
 
 def join_heads(attention: Any, tokens: Tensor, mixed: Tensor) -> Tensor:
@@ -60,6 +60,12 @@ def join_heads(attention: Any, tokens: Tensor, mixed: Tensor) -> Tensor:
 def _split_heads(part: Tensor, head_dim: int) -> Tensor:
     """Return (B, H, N, d) of (B, N, H d)."""
     return part.reshape(*part.shape[:2], -1, head_dim).transpose(1, 2)
+
+
+def _share(heads: Tensor, *, num_heads: int) -> Tensor:
+    """Repeat grouped keys or values (B, G, N, d) to (B, H, N, d); those that are not grouped are not copied."""
+    num_sharing = num_heads // heads.shape[1]
+    return heads if num_sharing == 1 else heads.repeat_interleave(num_sharing, dim=1)
 
 
 def _project_fused(attention: Any, tokens: Tensor, parts: Sequence[Part]) -> Tensor:

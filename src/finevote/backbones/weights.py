@@ -17,7 +17,7 @@ from finevote.backbones.layouts import recognise
 from finevote.backbones.weight_files import first_line, read_weight_file
 from finevote.errors import WeightsError
 
-_HEAD_PREFIXES = ("head.", "fc_norm.", "attn_pool.")
+_HEAD_PREFIXES = ("head.", "head_dist.", "fc_norm.", "attn_pool.")
 _OPTIONAL_BIASES = (".attn.q_bias", ".attn.v_bias")
 _TWO_NAMES = ((r"\.ls(\d)\.gamma$", r".gamma_\1"), (r"^fc_norm\.", "norm."), (r"^norm\.", "fc_norm."))
 _NUM_NAMED = 8
