@@ -92,7 +92,10 @@ def _load_tensors(
     got = _without_unused(_under_names_of(wanted, got), wanted)
     problems = [*filter(None, [stranger]), *_compare_keys(got, wanted)]
     if problems:
-        raise WeightsError(f"{origin}, in {layout.title}, does not fit the backbone {name}: {'; '.join(problems)}")
+        raise WeightsError(
+            f"{origin}, in {layout.title}, does not fit the backbone {name}: {'; '.join(problems)}. "
+            "Choose the backbone it was made for"
+        )
     vit.load_state_dict(got, strict=True)
 
 
