@@ -1,12 +1,15 @@
 """`finevote data`: what the commands print of published sets and of paths."""
 
+import shutil
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from finevote import cli
 from finevote.data.catalogue import DATASETS
+from finevote.evaluation import patch_codes
 from tests.data.miniatures import make_miniature
 
 
@@ -132,3 +135,51 @@ class TestGet:
         code, _, err = run("get", f"cub200@{tmp_path}", "--root", tmp_path)
         assert code == 2
         assert "both name a folder: leave out one" in err
+
+
+class TestAudit:
+    @pytest.fixture
+    def birds(self, tmp_path, monkeypatch):
+        """Write ten images a split, and in test a copy of one of train under another class."""
+        monkeypatch.setattr(patch_codes, "NUM_CODES", 8)
+        generator = np.random.default_rng(0)
+        for split in ("train", "val", "test"):
+            for name in "ab":
+                folder = tmp_path / "birds" / split / name
+                folder.mkdir(parents=True)
+                for number in range(5):
+                    pixels = generator.integers(0, 256, (70, 70, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{number}.png")
+        shutil.copy(tmp_path / "birds/train/a/1.png", tmp_path / "birds/test/b/again.png")
+        return tmp_path / "birds"
+
+    def test_findings_are_printed_with_the_files_and_that_test_was_opened(self, run, birds, tmp_path):
+        code, out, _ = run("audit", birds, "--out", tmp_path / "audit")
+        assert code == 0
+        assert "the same file, byte for byte" in out
+        assert "in more than one split" in out
+        assert "with more than one label" in out
+        assert "WARNING: 1 of 11 test images have a copy in train" in out
+        assert "every split was opened, the test split too; nothing was measured on it" in out
+        assert [line for line in out.splitlines() if line.startswith(str(tmp_path / "audit"))] == [
+            str(tmp_path / "audit" / name) for name in ("audit.json", "audit.png")
+        ]
+
+    def test_without_out_the_folder_is_named_by_the_data(self, run, birds, tmp_path, monkeypatch):
+        monkeypatch.chdir(birds.parent)
+        assert run("audit", birds.name)[0] == 0
+        assert sorted(path.name for path in (tmp_path / "audit-birds").iterdir()) == ["audit.json", "audit.png"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("nothing",), "nothing is not there"),
+            (("synthetic", "--weights", "a.pth"), "--weights a.pth needs the --backbone that they are of"),
+            (("synthetic", "--protocol", "official"), "leave the protocol 'official' out"),
+        ],
+    )
+    def test_mistakes_are_told_in_one_line(self, run, arguments, message):
+        code, out, err = run("audit", *arguments)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert len(err.splitlines()) == 1

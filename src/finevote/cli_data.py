@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finevote.cli_output import check_out, label_table, print_rich
-from finevote.errors import ArgumentError, DataError, suggest
+from finevote.errors import ArgumentError, suggest
 
 if TYPE_CHECKING:
     from finevote.types import DataSource, Record
@@ -90,6 +89,7 @@ def data_info(data: Data, protocol: ProtocolOption = None) -> None:
     Of a published one: protocols, licence, source, files, what to mind. Of a path: what is seen there.
     """
     from finevote.data.describe import describe_published, describe_source
+    from finevote.data.opening import open_every_split
     from finevote.data.published import choose_protocol
     from finevote.data.registry import find_named, recognise
 
@@ -98,7 +98,7 @@ def data_info(data: Data, protocol: ProtocolOption = None) -> None:
         choose_protocol(named.info.protocols, protocol, name=named.info.name)
         print_rich(label_table(describe_published(named)))
         return
-    source = _open_all_splits(data, protocol=protocol)
+    source = open_every_split(data, protocol=protocol)
     found = recognise(Path(data))
     print_rich(label_table(describe_source(source, published=found[0] if found else None)))
 
@@ -115,9 +115,10 @@ def data_show(
     Classes, images of each split, and a contact sheet of training images with what has boxes boxed.
     """
     check_out(out, (".png",))
+    from finevote.data.opening import open_every_split
     from finevote.explanation.figures import contact_sheet, save_figure
 
-    source = _open_all_splits(data, protocol=protocol)
+    source = open_every_split(data, protocol=protocol)
     divided = f", protocol {source.protocol}" if source.protocol else ""
     typer.echo(f"{source.name}{divided}: {_describe_counts(source)}")
     for note in source.notes:
@@ -134,24 +135,40 @@ def data_show(
     typer.echo(save_figure(sheet, out))
 
 
+@data_app.command("audit")
+def data_audit(
+    data: Data,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for audit.json and audit.png; audit-NAME unless given.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Judge labels and likeness by this backbone's embeddings.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="A file or hub name with its weights; the published ones unless given.")
+    ] = None,
+    protocol: ProtocolOption = None,
+) -> None:
+    """Look for what is wrong with a data set.
+
+    Copies of pictures within and across splits, odd and unreadable images, groups in two splits, uneven classes, and
+    labels that are likely wrong. Every split is opened, the test split too, but nothing is measured on it. Without
+    --backbone labels are judged by features that need no weights.
+    """
+    from finevote.audit.report import audit_table
+    from finevote.audit.run import REPORT_NAME, SHEET_NAME, audit
+
+    found, folder = audit(data, protocol=protocol, out=out, backbone=backbone, weights=weights)
+    print_rich(audit_table(found))
+    typer.echo("every split was opened, the test split too; nothing was measured on it")
+    for name in (REPORT_NAME, SHEET_NAME):
+        if (folder / name).exists():
+            typer.echo(folder / name)
+
+
 def _describe_counts(source: DataSource) -> str:
     counts = ", ".join(f"{len(records):,} {split}" for split, records in source.splits.items())
     return f"{len(source.class_names)} classes; images: {counts}"
-
-
-def _open_all_splits(data: str, *, protocol: str | None) -> DataSource:
-    """Open train, val and test; where there is no test split, or it is not valid, a note says so."""
-    from finevote.data.registry import open_source
-
-    source = open_source(data, splits=("train", "val"), protocol=protocol)
-    try:
-        test = open_source(data, splits=("test",), protocol=protocol)
-    except DataError as error:
-        is_absent = str(error).startswith(f"{source.name} has no test images")
-        note = "there is no test split, which training does not need" if is_absent else f"the test split: {error}"
-        return replace(source, notes=(*source.notes, note))
-    notes = tuple(dict.fromkeys((*source.notes, *test.notes)))
-    return replace(source, splits={**source.splits, **test.splits}, notes=notes)
 
 
 def _sheet_records(source: DataSource, per_class: int) -> list[Record]:

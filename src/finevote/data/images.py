@@ -29,7 +29,7 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with path.open("rb") as file:
-            return upright_rgb(_open_quietly(file))
+            return upright_rgb(open_quietly(file))
     except Exception as error:  # a decoder may raise anything at all on a broken file
         raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
 
@@ -41,7 +41,7 @@ def decode_image(content: bytes, *, name: str) -> Image.Image:
         DataError: as `read_image`.
     """
     try:
-        return upright_rgb(_open_quietly(io.BytesIO(content)))
+        return upright_rgb(open_quietly(io.BytesIO(content)))
     except Exception as error:  # as above
         raise DataError(f"cannot read the image {name}: {_reason(error)}") from error
 
@@ -79,11 +79,18 @@ def read_header(path: Path) -> tuple[int, int, int]:
     """
     try:
         with path.open("rb") as file:
-            image = _open_quietly(file)
+            image = open_quietly(file)
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             return image.width, image.height, orientation if orientation in range(1, 9) else 1
     except Exception as error:  # a decoder may raise anything at all on a broken file
         raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
+
+
+def open_quietly(file: BinaryIO) -> Image.Image:
+    """Read the header, without Pillow's warning from half of the pixels on that it refuses: `_check_size` decides."""
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file)
 
 
 def find_unreadable(
@@ -136,13 +143,6 @@ def without(source: DataSource, image_ids: Collection[str]) -> DataSource:
         return source
     note = f"left out as unreadable: {num_before - num_after} of {num_before} images"
     return replace(source, splits=splits, notes=(*source.notes, note))
-
-
-def _open_quietly(file: BinaryIO) -> Image.Image:
-    """Read the header, without Pillow's warning from half of the pixels on that it refuses: `_check_size` decides."""
-    with _opening, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file)
 
 
 def _check_size(image: Image.Image) -> None:

@@ -70,7 +70,7 @@ def example_grid(examples: Sequence[Example], *, title: str, subtitle: str = "",
     _head(figure, title, subtitle)
     for example, answer, truth, cell in zip(examples, answers, truths, cells, strict=True):
         color = style.RIGHT if example.is_right else style.WRONG
-        axes = _show(figure, example.image, cell, border=color)
+        axes = show_image(figure, example.image, cell, border=color)
         if example.votes is not None:
             _mark_votes(axes, example.votes, cell)
         style.add_text(figure, answer, cell.left, cell.caption_top, color=color, bold=True)
@@ -101,7 +101,7 @@ def contact_sheet(
     figure, cells = _sheet(images, captions, num_columns)
     _head(figure, title, subtitle, colors)
     for image, caption, image_boxes, cell in zip(images, captions, all_boxes, cells, strict=True):
-        axes = _show(figure, image, cell)
+        axes = show_image(figure, image, cell)
         for box in image_boxes:
             _outline(axes, box, colors[box.name])
         style.add_text(figure, caption, cell.left, cell.caption_top)
@@ -151,7 +151,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-class _Cell(NamedTuple):
+class Cell(NamedTuple):
     """Where an image goes, in inches from the figure's left and top."""
 
     left: float
@@ -161,22 +161,23 @@ class _Cell(NamedTuple):
 
     @property
     def caption_top(self) -> float:
+        """Where what is written below the image begins."""
         return self.top + self.height + 0.07
 
 
-def _sheet(images: Sequence[Image.Image], captions: Sequence[str], num_columns: int) -> tuple[Figure, list[_Cell]]:
+def _sheet(images: Sequence[Image.Image], captions: Sequence[str], num_columns: int) -> tuple[Figure, list[Cell]]:
     """Return a figure and the cell of each image; rows are as high as their images and captions ask for."""
     if not images:
         raise ArgumentError("there is nothing to draw: give at least one image")
     num_columns = min(num_columns, len(images))
     sizes = [_fitted_size(image) for image in images]
-    cells: list[_Cell] = []
+    cells: list[Cell] = []
     top = _HEADER_IN
     for start in range(0, len(images), num_columns):
         row = slice(start, start + num_columns)
         foot = top + max(height for _, height in sizes[row])
         for column, (width, height) in enumerate(sizes[row]):
-            cells.append(_Cell(_MARGIN_IN + column * (_CELL_IN + _GAP_IN), foot - height, width, height))
+            cells.append(Cell(_MARGIN_IN + column * (_CELL_IN + _GAP_IN), foot - height, width, height))
         num_lines = max(1 + caption.count("\n") for caption in captions[row])
         top = foot + num_lines * _LINE_IN + 2 * _GAP_IN
     width = max(2 * _MARGIN_IN + num_columns * (_CELL_IN + _GAP_IN) - _GAP_IN, _MIN_WIDTH_IN)
@@ -205,7 +206,7 @@ def _fitted_size(image: Image.Image) -> tuple[float, float]:
     return _CELL_IN * image.width / longest, _CELL_IN * image.height / longest
 
 
-def _show(figure: Figure, image: Image.Image, cell: _Cell, *, border: str | None = None) -> Axes:
+def show_image(figure: Figure, image: Image.Image, cell: Cell, *, border: str | None = None) -> Axes:
     """Draw an image in its cell, with or without a coloured border; the axes span 0 to 1, downwards."""
     axes = style.add_axes(figure, cell.left, cell.top, cell.width, cell.height)
     small = image.copy()
@@ -216,7 +217,7 @@ def _show(figure: Figure, image: Image.Image, cell: _Cell, *, border: str | None
     return axes
 
 
-def _mark_votes(axes: Axes, votes: NDArray[np.floating[Any]], cell: _Cell) -> None:
+def _mark_votes(axes: Axes, votes: NDArray[np.floating[Any]], cell: Cell) -> None:
     rows, columns = votes.shape
     row, column = np.nonzero(votes > 0)
     side_pt = min(cell.width / columns, cell.height / rows) * 72
