@@ -101,6 +101,32 @@ def test_test_images_that_cannot_be_read_are_left_out_and_reported(run, data):
     assert list(report.skipped) == ["test/red/0.png"]
 
 
+def test_test_images_whose_file_the_run_was_fitted_to_or_chosen_on_are_reported(run, data):
+    for number, original in enumerate(("train/red/0.png", "val/blue/1.png")):
+        shutil.copy(data / original, data / "test" / "red" / f"copy{number}.png")
+    report = evaluate(run, split="test", data=data)
+    copies = {"test/red/copy0.png": "train/red/0.png", "test/red/copy1.png": "val/blue/1.png"}
+    assert copies.items() <= report.seen.items()
+    assert all((data / again).read_bytes() == (data / first).read_bytes() for again, first in report.seen.items())
+    predictions, _ = load_predictions(run / "predictions" / "test.npz")
+    kept = [image_id not in report.seen for image_id in predictions.image_ids]
+    is_right = predictions.logits.argmax(1) == predictions.labels
+    assert report.top_1_unseen.value == is_right[kept].mean()
+    assert (report.num_images, sum(kept)) == (14, 14 - len(report.seen))
+
+
+def test_validation_images_whose_file_is_in_train_are_reported(tmp_path):
+    data = write_photographs(tmp_path / "data")
+    shutil.copy(data / "train" / "red" / "0.png", data / "val" / "red" / "copy.png")
+    report = evaluate(write_run(tmp_path / "run", data=data))
+    assert report.seen == {"val/red/copy.png": "train/red/0.png"}
+
+
+def test_without_the_training_images_nothing_is_said_of_copies(run, data):
+    (data / "train" / "red" / "0.png").unlink()
+    assert evaluate(run, split="test", data=data).seen is None
+
+
 def test_a_data_set_without_a_test_split_is_refused_before_the_ledger(run, data):
     shutil.rmtree(data / "test")
     with pytest.raises(DataError, match=r"has no test images.*evaluate on the validation split"):

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from finevote.bundle import Bundle, read_manifest
+from finevote.data.duplicates import same_files
 from finevote.data.images import find_unreadable, without
 from finevote.data.registry import open_source, protocol_for
 from finevote.data.splits import restore_split
@@ -76,6 +77,7 @@ def evaluate(
         bundle_sha256=sha256,
         pointing=point(predictions, [found.parts for found in regions], predictor.preprocessing),
         on_subject=point(predictions, [_subject(found) for found in regions], predictor.preprocessing),
+        seen=_find_seen(folder, source, split=split, data=data),
         skipped=unreadable,
         num_test_openings=num_openings,
         protocol=source.protocol,
@@ -166,6 +168,22 @@ def _open_split(folder: RunFolder, bundle: Bundle, *, split: str, data: str | Pa
         found = ", ".join(f"{len(records):,} of {name}" for name, records in source.splits.items() if records)
         raise DataError(f"{source.name} has no {split} images; it has {found or 'none at all'}")
     return source
+
+
+def _find_seen(folder: RunFolder, source: DataSource, *, split: str, data: str | Path | None) -> dict[str, str] | None:
+    """Return the images of `split` whose file the run was fitted to or chosen on, as {image_id: that one's image_id}.
+
+    None if the images that the run was fitted to are no longer all there to compare with.
+    """
+    saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
+    place = saved["data"] if data is None else data
+    try:
+        fitted = open_source(place, splits=("train", "val"), protocol=protocol_for(place, saved["protocol"]))
+        fitted = restore_split(without(fitted, saved["skipped"]), divided)
+    except DataError:
+        return None
+    others = [record for other in ("train", "val") if other != split for record in fitted.splits.get(other, ())]
+    return {again.image_id: first.image_id for first, again in same_files(others, source.splits[split])}
 
 
 def _check_images(source: DataSource) -> dict[str, str]:

@@ -131,3 +131,25 @@ def test_the_setting_and_what_is_known_of_the_data_stand_beside_the_figures():
     values = json.loads(json.dumps(made.to_dict()))
     assert (values["protocol"], values["notes"]) == ("trainval", ["5 test images, 6 as published"])
     assert values["on_subject"]["lift"] == 2.0
+
+
+def test_images_that_the_model_has_seen_are_warned_of_with_the_accuracy_over_the_others():
+    rows = predictions()
+    seen = {str(number): "train/1" for number in range(0, 300, 3)}
+    made = report(rows, split="test", seen=seen)
+    is_right = (rows.logits.argmax(1) == rows.labels)[np.arange(300) % 3 != 0]
+    assert made.top_1_unseen.value == is_right.mean()
+    text = " ".join(printed(made).split())
+    assert (
+        "WARNING: 100 test images have their very files among those that the model was fitted to or chosen on" in text
+    )
+    assert f"top-1 over the others: {is_right.mean():.2%}" in text
+    assert json.loads(json.dumps(made.to_dict()))["top_1_unseen"]["value"] == is_right.mean()
+
+
+def test_where_nothing_or_everything_was_seen_there_is_no_second_accuracy():
+    assert report(seen={}).top_1_unseen is None
+    assert "WARNING" not in printed(report(seen={}))
+    everything = report(seen=dict.fromkeys(map(str, range(300)), "train/1"))
+    assert everything.top_1_unseen is None
+    assert "WARNING: 300 val images" in printed(everything)

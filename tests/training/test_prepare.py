@@ -5,6 +5,7 @@ import shutil
 import pytest
 from rich.console import Console
 
+from finevote.audit.run import audit
 from finevote.errors import DataError, RunError
 from finevote.run_folder import RunFolder
 from finevote.training.prepare import load_data, move_data, prepare_run, removed_unless_learned
@@ -19,6 +20,12 @@ def photographs(tmp_path):
 def prepare(data, out, *, skip_bad=False):
     console = Console(file=io.StringIO())
     return prepare_run(tiny_config(), data, out=out, skip_bad=skip_bad, console=console)
+
+
+def printed(data, out):
+    console = Console(file=io.StringIO(), width=200)
+    prepare_run(tiny_config(), data, out=out, skip_bad=False, console=console)
+    return console.file.getvalue()
 
 
 def spoil(folder, names):
@@ -134,3 +141,32 @@ def test_a_relative_path_holds_from_any_directory(photographs, tmp_path, monkeyp
     run = prepare(photographs.name, tmp_path / "run")
     monkeypatch.chdir("/")
     assert len(load_data(run).splits["val"]) == 6
+
+
+def test_a_file_in_train_and_in_val_is_warned_of(photographs, tmp_path):
+    shutil.copy(photographs / "train" / "blue" / "1.png", photographs / "val" / "blue" / "again.png")
+    text = printed(photographs, tmp_path / "run")
+    assert "WARNING: the same file is in train and in val" in text
+    assert "1 image: val/blue/again.png" in text
+
+
+def test_what_an_audit_found_of_test_is_warned_of_though_test_is_not_opened(photographs, tmp_path):
+    (photographs / "test" / "blue").mkdir(parents=True)
+    shutil.copy(photographs / "train" / "blue" / "1.png", photographs / "test" / "blue" / "again.png")
+    audit(photographs, out=tmp_path / "audit")
+    shutil.rmtree(photographs / "test")
+    text = printed(photographs, tmp_path / "run")
+    assert "WARNING: 1 of 1 test images have a copy in train" in text
+    assert str(tmp_path / "audit" / "audit.json") in text
+
+
+def test_an_audit_of_other_images_is_not_taken_for_one_of_these(photographs, tmp_path):
+    (photographs / "test" / "blue").mkdir(parents=True)
+    shutil.copy(photographs / "train" / "blue" / "1.png", photographs / "test" / "blue" / "again.png")
+    audit(photographs, out=tmp_path / "audit")
+    (photographs / "train" / "blue" / "2.png").unlink()
+    assert "WARNING" not in printed(photographs, tmp_path / "run")
+
+
+def test_without_copies_there_is_no_warning(photographs, tmp_path):
+    assert "WARNING" not in printed(photographs, tmp_path / "run")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -61,7 +62,8 @@ class Report:
     known and there are votes. `skipped` maps images that could not be read, and so do not count, to the reason.
     `num_test_openings` counts how often the test split was measured on, this time included; None for another split.
     `protocol` names how a published set was divided, `setting` says in words what the model was trained and chosen on,
-    `notes` what else is to be known of the data.
+    `notes` what else is to be known of the data. `seen` maps images whose very file the model was fitted to or chosen
+    on to that one, None where that could not be looked up; `top_1_unseen` is over the others, None if all or none are.
     """
 
     run: str
@@ -82,11 +84,13 @@ class Report:
     setting: str = ""
     notes: tuple[str, ...] = ()
     on_subject: PointingFigure | None = None
+    seen: Mapping[str, str] | None = None
+    top_1_unseen: Accuracy | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report ready for JSON; shares are fractions, not percent."""
         values = asdict(self)
-        for name in ("top_1", "top_5", "macro", "pointing", "on_subject"):
+        for name in ("top_1", "top_5", "macro", "pointing", "on_subject", "top_1_unseen"):
             values[name] = values[name] and values[name]._asdict()
         for name in ("per_class", "confused"):
             values[name] = [row._asdict() for row in values[name]]
@@ -149,12 +153,22 @@ class Report:
                     f"{lift:.1f} times as many as by area ({num_images:,} images)"
                 )
         notes += [f"{self.data}: {note}" for note in self.notes]
+        if self.seen:
+            notes.append(self._seen_note(len(self.seen)))
         if self.skipped:
             notes.append(f"{len(self.skipped)} images could not be read and do not count: {', '.join(self.skipped)}")
         if self.num_test_openings is not None:
             times = "once" if self.num_test_openings == 1 else f"{self.num_test_openings} times"
             notes.append(f"test split opened {times}")
         return notes
+
+    def _seen_note(self, num_seen: int) -> str:
+        files = "image has its very file" if num_seen == 1 else "images have their very files"
+        note = f"WARNING: {num_seen:,} {self.split} {files} among those that the model was fitted to or chosen on"
+        if self.top_1_unseen is None:
+            return note
+        value, low, high, _ = self.top_1_unseen
+        return f"{note}; top-1 over the others: {value:.2%} ({_describe_interval(low, high)})"
 
 
 def make_report(
@@ -172,6 +186,7 @@ def make_report(
     setting: str = "",
     notes: Sequence[str] = (),
     on_subject: PointingFigure | None = None,
+    seen: Mapping[str, str] | None = None,
 ) -> Report:
     """Return the report of a split's predictions.
 
@@ -186,6 +201,8 @@ def make_report(
         for name, right, total in zip(class_names, num_correct, num_images, strict=True)
     ]
     pairs = most_confused_pairs(confusion, limit=_NUM_KEPT)
+    is_right = top_k_correct(logits, labels, k=1)
+    is_unseen = np.array([image_id not in (seen or {}) for image_id in predictions.image_ids])
     return Report(
         run=run,
         data=data,
@@ -193,7 +210,7 @@ def make_report(
         bundle_sha256=bundle_sha256,
         num_images=len(labels),
         num_classes=len(class_names),
-        top_1=_proportion(int(top_k_correct(logits, labels, k=1).sum()), len(labels)),
+        top_1=_proportion(int(is_right.sum()), len(labels)),
         top_5=_proportion(int(top_k_correct(logits, labels, k=5).sum()), len(labels)) if len(class_names) > 5 else None,
         macro=Accuracy(
             macro_accuracy(confusion), *macro_interval(num_correct, num_images, confidence=CONFIDENCE), MACRO_METHOD
@@ -207,6 +224,10 @@ def make_report(
         setting=setting,
         notes=tuple(notes),
         on_subject=on_subject,
+        seen=seen,
+        top_1_unseen=_proportion(int(is_right[is_unseen].sum()), int(is_unseen.sum()))
+        if is_unseen.any() and not is_unseen.all()
+        else None,
     )
 
 

@@ -14,7 +14,11 @@ from typing import Any
 from rich.console import Console
 
 from finevote.config import Config, dump_config
+from finevote.data.duplicates import same_files
 from finevote.data.images import find_unreadable, without
+from finevote.data.items import list_some
+from finevote.data.known_leaks import KnownLeaks, recall_leaks
+from finevote.data.opening import data_argument
 from finevote.data.registry import open_source, protocol_for
 from finevote.data.splits import describe_setting, describe_split, restore_split, with_validation
 from finevote.errors import DataError
@@ -44,6 +48,7 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
         RunFolder.check_free(out)
     source = open_source(data, splits=SPLITS, protocol=config.data.protocol)
     is_held_out = not source.splits.get("val")
+    known = recall_leaks(data_argument(data, source), _image_ids(source))
     unreadable = _find_unreadable(source, console)
     if unreadable and not skip_bad:
         raise DataError(_describe_unreadable(unreadable))
@@ -60,6 +65,8 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
         atomic_write(run.data_json, _json(_describe_data(data, source, unreadable, setting=setting)))
         atomic_write(run.config_yaml, dump_config(config))
     _print_notes(source, setting, console)
+    for line in (*_describe_leaks(known), *_describe_shared(source)):
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     return run
 
 
@@ -105,7 +112,7 @@ def move_data(run: RunFolder, data: str | Path) -> None:
         DataError: they are not all there.
     """
     source = load_data(run, data=data)
-    atomic_write(run.data_json, _json({**run.read_json(run.data_json), "data": _data_argument(data, source)}))
+    atomic_write(run.data_json, _json({**run.read_json(run.data_json), "data": data_argument(data, source)}))
 
 
 def _find_unreadable(source: DataSource, console: Console) -> dict[str, str]:
@@ -140,7 +147,7 @@ def _describe_data(
     data: str | Path, source: DataSource, unreadable: Mapping[str, str], *, setting: str
 ) -> dict[str, Any]:
     return {
-        "data": _data_argument(data, source),
+        "data": data_argument(data, source),
         "name": source.name,
         "protocol": source.protocol,
         "setting": setting,
@@ -151,18 +158,36 @@ def _describe_data(
     }
 
 
-def _data_argument(data: str | Path, source: DataSource) -> str:
-    """Return the argument so that it means the same from any working directory."""
-    if source.argument is not None:
-        return source.argument
-    return "synthetic" if data == "synthetic" else str(Path(data).absolute())
-
-
 def _print_notes(source: DataSource, setting: str, console: Console) -> None:
     counts = ", ".join(f"{len(records):,} {split}" for split, records in source.splits.items())
     console.print(f"{source.name}: {len(source.class_names)} classes, {counts} images", highlight=False, markup=False)
     for note in (setting, *source.notes):
         console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _image_ids(source: DataSource) -> list[str]:
+    return [record.image_id for split in SPLITS for record in source.splits.get(split, ())]
+
+
+def _describe_leaks(known: KnownLeaks | None) -> list[str]:
+    """Return what an audit found of the test split, which is not looked at here."""
+    if known is None:
+        return []
+    return [
+        f"WARNING: {number:,} of {known.num_images['test']:,} test images have a copy in {split}: figures measured on "
+        f"test will flatter (found by an audit, {known.report})"
+        for split, number in known.num_leaked.get("test", {}).items()
+    ]
+
+
+def _describe_shared(source: DataSource) -> list[str]:
+    """Return a warning if files of val are in train too; files of equal size are read for it, all others not."""
+    val = source.splits.get("val", ())
+    shared = same_files(source.splits["train"], val)
+    if not shared:
+        return []
+    listed = list_some([again.image_id for _, again in shared], noun="image")
+    return [f"WARNING: the same file is in train and in val, which flatters the validation figures: {listed}"]
 
 
 def _slug(name: str) -> str:
