@@ -82,6 +82,12 @@ def test_an_unknown_name_suggests_the_nearest():
         build_backbone("dinov2_vitb", image_size=(56, 56))
 
 
+def test_a_name_like_no_other_is_told_the_short_ones_and_not_all_of_timm_s():
+    with pytest.raises(ArgumentError, match=r"allowed: .*dinov2_vitb14, .*or the name of a ViT of timm") as caught:
+        build_backbone("qqqq", image_size=(56, 56))
+    assert "vit_base_patch16_224" not in str(caught.value)
+
+
 def test_an_argument_that_timm_does_not_take_is_named():
     with pytest.raises(ArgumentError, match="unexpected keyword argument 'deepth'"):
         build_backbone("vit_tiny_patch16_224", image_size=(32, 32), timm_args={"deepth": 3})

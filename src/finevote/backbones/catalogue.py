@@ -1,5 +1,6 @@
 """Backbones by short name, and the one function that builds any of them."""
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from finevote.backbones.official import fetch_weights, is_remote
 from finevote.backbones.published import PUBLISHED
 from finevote.backbones.timm_vit import TimmVit, check_vit
 from finevote.backbones.weights import load_hub_weights, load_weight_file
-from finevote.errors import ArgumentError, UnsupportedModelError, WeightsError, suggest
+from finevote.errors import ArgumentError, UnsupportedModelError, WeightsError
 
 _HUB_PREFIX = "hf-hub:"
 SHORT_NAMES: Mapping[str, str] = {name: info.timm_name for name, info in PUBLISHED.items()}
@@ -141,8 +142,10 @@ def _with_tag_of(weights: str, timm_name: str) -> str:
 
 def _check_known(timm_name: str) -> None:
     if not timm.is_model(timm_name):
-        choices = [*SHORT_NAMES, "compact_vit", *timm.list_models(["vit_*", "deit*", "eva*"])]
-        raise ArgumentError(f"no backbone is called {timm_name!r}{suggest(timm_name, choices)}")
+        own = [*SHORT_NAMES, "compact_vit"]
+        near = difflib.get_close_matches(timm_name, [*own, *timm.list_models(["vit_*", "deit*", "eva*"])], n=1)
+        told = f"; did you mean {near[0]!r}?" if near else f"; allowed: {', '.join(own)}, or the name of a ViT of timm"
+        raise ArgumentError(f"no backbone is called {timm_name!r}{told}")
 
 
 def _create(timm_name: str, settings: Mapping[str, Any]) -> Any:
