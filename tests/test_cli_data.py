@@ -1,5 +1,6 @@
 """`finevote data`: what the commands print of published sets and of paths."""
 
+import re
 import shutil
 import sys
 
@@ -78,6 +79,13 @@ class TestInfo:
         assert "102flowers.tgz: 344,862,509 bytes, sha256 2d01ecc8" in out
         assert f"not yet; it belongs into {tmp_path / 'sets' / 'flowers102'}" in out
         assert not (tmp_path / "sets").exists()
+
+    def test_the_command_that_gets_it_names_the_same_folder(self, run, tmp_path):
+        for name in ("cub200", "cars"):
+            assert f"finevote data get {name}@{tmp_path}\n" in re.sub(
+                " +\n", "\n", run("info", f"{name}@{tmp_path}")[1]
+            )
+            assert f"finevote data get {name}\n" in re.sub(" +\n", "\n", run("info", name)[1])
 
     def test_files_to_be_brought_by_hand_are_named_with_the_place_for_them(self, run, tmp_path):
         _, out, _ = run("info", f"cars@{tmp_path}")

@@ -1,5 +1,6 @@
 """What is known of a data set, as rows of a label and a text: published, or seen where it lies."""
 
+import shlex
 from collections import Counter
 
 from finevote.data.published import DatasetInfo, Protocol
@@ -74,10 +75,11 @@ def _describe_file(file: RemoteFile) -> str:
 
 def _how_to_get(named: Named) -> list[str]:
     info = named.info
+    command = f"finevote data get {shlex.quote(named.argument.removesuffix('@'))}"
     if not is_by_hand(info):
-        return [f"finevote data get {info.name}"]
+        return [command]
     names = ", ".join(file.name for file in info.files if not file.urls)
-    return [info.instructions, f"put {names} into {named.folder}", f"finevote data get {info.name}"]
+    return [info.instructions, f"put {names} into {named.folder}", command]
 
 
 def _label_once(rows: list[Row]) -> list[Row]:
