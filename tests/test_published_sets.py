@@ -133,6 +133,15 @@ def test_a_set_that_was_unpacked_by_hand_needs_no_archive(run, published, name):
     assert server.requests == []
 
 
+@pytest.mark.parametrize("name", ["cub200", "flowers102"])
+def test_a_set_that_lies_right_in_the_given_folder_is_not_fetched_again(run, published, tmp_path, name):
+    made, server = published(name)
+    shutil.copytree(made.tree, tmp_path / "own")
+    assert run("data", "get", f"{name}@{tmp_path / 'own'}")[0] == 0
+    assert server.requests == []
+    assert not (tmp_path / "own" / name).exists()
+
+
 def test_a_set_that_is_not_whole_is_not_taken_for_it(run, published, monkeypatch):
     made, _ = published("cub200")
     monkeypatch.setitem(DATASETS, "cub200", replace(made.info, num_images={"train": 13, "test": 6}))

@@ -170,10 +170,14 @@ def find_or_fetch(named: Named, *, console: Console | None = None) -> Path:
 def get(named: Named, *, console: Console | None = None) -> Path:
     """Bring what is missing of a named set into its folder and return its root.
 
+    One that lies right in the folder of all sets was unpacked there by hand: nothing is fetched for it.
+
     Raises:
         DataError: it cannot be fetched, or its files hold something else than they should.
         StorageError: there is no room for it.
     """
+    if not named.folder.exists() and (root := named.info.find(named.folder.parent)) is not None:
+        return root
     fetch(named.info.files, named.folder, console=console, instructions=named.info.instructions)
     root = named.info.find(named.folder)
     if root is None:
