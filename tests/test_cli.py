@@ -25,20 +25,6 @@ from tests.training.helpers import changed, make_photographs, tiny_config
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Return a function that runs `finevote ARGUMENTS` and gives (exit code, stdout, stderr)."""
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["finevote", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        printed = capsys.readouterr()
-        return stop.value.code or 0, printed.out, printed.err
-
-    return run_command
-
-
-@pytest.fixture
 def fitted(monkeypatch, tmp_path):
     """Replace `fit` by a recorder of its arguments."""
     calls = []

@@ -2,31 +2,22 @@
 
 import re
 import shutil
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from finevote import cli
 from finevote.data.catalogue import DATASETS
 from finevote.evaluation import patch_codes
 from tests.data.miniatures import make_miniature
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(run, monkeypatch):
     """Return a function that runs `finevote data ARGUMENTS` and gives (exit code, stdout, stderr)."""
     monkeypatch.setenv("COLUMNS", "300")
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["finevote", "data", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        printed = capsys.readouterr()
-        return stop.value.code or 0, printed.out, printed.err
-
-    return run_command
+    return partial(run, "data")
 
 
 @pytest.fixture

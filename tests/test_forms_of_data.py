@@ -1,7 +1,6 @@
 """Every form in which data may be given goes the whole way: looked at, trained on, measured, moved."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import datasets
@@ -9,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finevote import cli
 from finevote.config import dump_config
 from finevote.errors import DataError
 from finevote.measure import evaluate
@@ -84,25 +82,9 @@ def as_tar(root: Path) -> str:
 FORMS = [as_hub_set, as_parquet_with_images, as_parquet_of_paths, as_zip, as_tar]
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Return a function that runs `finevote ARGUMENTS` and gives (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["finevote", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        printed = capsys.readouterr()
-        return stop.value.code or 0, printed.out, printed.err
-
-    return run
-
-
 @pytest.mark.parametrize("write", FORMS)
-def test_it_is_looked_at(write, tmp_path, command):
-    code, out, err = command(
-        "data", "show", write(tmp_path / "data"), "--out", tmp_path / "sheet.png", "--per-class", 1
-    )
+def test_it_is_looked_at(write, tmp_path, run):
+    code, out, err = run("data", "show", write(tmp_path / "data"), "--out", tmp_path / "sheet.png", "--per-class", 1)
     assert code == 0, err
     assert "2 classes; images: 10 train, 4 val, 4 test" in out
     assert (tmp_path / "sheet.png").stat().st_size > 0
@@ -110,22 +92,22 @@ def test_it_is_looked_at(write, tmp_path, command):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("write", FORMS)
-def test_it_is_trained_on_measured_and_moved(write, tmp_path, command):
+def test_it_is_trained_on_measured_and_moved(write, tmp_path, run):
     recipe = tmp_path / "tiny.yaml"
     config = changed(tiny_config(epochs=1, batch_size=4), "data", cache="disk", num_workers=1)
     recipe.write_text(dump_config(config))
-    data, run = write(tmp_path / "data"), tmp_path / "run"
-    code, _, err = command("fit", data, "--recipe", recipe, "--out", run)
+    data, folder = write(tmp_path / "data"), tmp_path / "run"
+    code, _, err = run("fit", data, "--recipe", recipe, "--out", folder)
     assert (code, err.splitlines()[0]) == (2, "error: 1 image cannot be read:")
-    code, _, err = command("fit", data, "--recipe", recipe, "--out", run, "--skip-bad")
+    code, _, err = run("fit", data, "--recipe", recipe, "--out", folder, "--skip-bad")
     assert code == 0, err
-    saved = RunFolder(run).read_json(run / "data.json")
+    saved = RunFolder(folder).read_json(folder / "data.json")
     assert saved["num_images"] == {"train": SIZES["train"] - 1, "val": SIZES["val"]}
     assert len(saved["skipped"]) == 1
-    before = evaluate(run, split="test")
+    before = evaluate(folder, split="test")
     (tmp_path / "data").rename(tmp_path / "moved")
     with pytest.raises(DataError, match=r"not there|no folder"):
-        evaluate(run, split="test")
-    after = evaluate(run, split="test", data=data.replace(str(tmp_path / "data"), str(tmp_path / "moved")))
+        evaluate(folder, split="test")
+    after = evaluate(folder, split="test", data=data.replace(str(tmp_path / "data"), str(tmp_path / "moved")))
     assert before.num_images == after.num_images == SIZES["test"]
     assert before.top_1 == after.top_1

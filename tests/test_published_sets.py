@@ -2,12 +2,10 @@
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 
 import pytest
 
-from finevote import cli
 from finevote.config import dump_config
 from finevote.data.catalogue import DATASETS
 from finevote.data.describe import is_by_hand
@@ -28,20 +26,12 @@ def _no_waiting(monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Return a function that runs `finevote ARGUMENTS` beside the data and gives (exit code, stdout, stderr)."""
+def run(run, monkeypatch, tmp_path):
+    """Run `finevote` in a folder beside the data."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("COLUMNS", "300")
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["finevote", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        printed = capsys.readouterr()
-        return stop.value.code or 0, printed.out, printed.err
-
-    return run_command
+    return run
 
 
 @pytest.fixture
