@@ -6,10 +6,10 @@ import pytest
 from rich.console import Console
 
 from finevote.audit.run import audit
-from finevote.errors import DataError, RunError
+from finevote.errors import ArgumentError, DataError, RunError
 from finevote.run_folder import RunFolder
 from finevote.training.prepare import load_data, move_data, prepare_run, removed_unless_learned
-from tests.training.helpers import make_photographs, tiny_config
+from tests.training.helpers import changed, make_photographs, tiny_config
 
 
 @pytest.fixture
@@ -54,6 +54,14 @@ def test_all_unreadable_images_are_told_at_once_and_nothing_is_left_behind(photo
     with pytest.raises(DataError, match=r"(?s)^3 images cannot be read:\n.*--skip-bad$") as caught:
         prepare(photographs, tmp_path / "run")
     assert all(name in str(caught.value) for name in ("blue/0.png", "red/1.png", "green/0.png"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_classes_for_a_batch_are_told_before_any_image_is_read(photographs, tmp_path):
+    spoil(photographs, ["train/blue/0.png"])
+    config = changed(changed(tiny_config(), "loss", triplet_weight=0.1), "training", batch_size=8, images_per_class=2)
+    with pytest.raises(ArgumentError, match=r"needs 4 classes, but the data has 3: lower training\.batch_size to 6"):
+        prepare_run(config, photographs, out=tmp_path / "run", skip_bad=False, console=Console(quiet=True))
     assert not (tmp_path / "run").exists()
 
 

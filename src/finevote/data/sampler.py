@@ -89,7 +89,7 @@ class BalancedBatches(Sampler[list[Draw]]):
         for index, label in enumerate(labels):
             members[label].append(index)
         self.members = [np.array(members[label]) for label in sorted(members)]
-        _check_classes(len(self.members), batch_size=batch_size, images_per_class=images_per_class)
+        check_classes_fill_batch(len(self.members), batch_size=batch_size, images_per_class=images_per_class)
         self.images_per_class = images_per_class
         self.classes_per_batch = batch_size // images_per_class
         self.seed = seed
@@ -185,7 +185,8 @@ def _check_rank(rank: int, world_size: int) -> None:
         raise ArgumentError(f"rank={rank} must lie in 0 to world_size - 1 = {world_size - 1}")
 
 
-def _check_classes(num_classes: int, *, batch_size: int, images_per_class: int) -> None:
+def check_classes_fill_batch(num_classes: int, *, batch_size: int, images_per_class: int) -> None:
+    """Raise ArgumentError unless there are classes enough for a P x K batch, K = `images_per_class`."""
     if batch_size % images_per_class:
         raise ArgumentError(
             f"batch_size={batch_size} is not a multiple of images_per_class={images_per_class}: change one of them"

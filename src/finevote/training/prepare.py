@@ -20,6 +20,7 @@ from finevote.data.items import list_some
 from finevote.data.known_leaks import KnownLeaks, recall_leaks
 from finevote.data.opening import data_argument
 from finevote.data.registry import open_source, protocol_for
+from finevote.data.sampler import check_classes_fill_batch
 from finevote.data.splits import describe_setting, describe_split, restore_split, with_validation
 from finevote.errors import DataError
 from finevote.files import atomic_write
@@ -41,12 +42,16 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
         console: for progress and notes.
 
     Raises:
+        ArgumentError: the triplet wants batches of more classes than there are.
         DataError: images cannot be read (all are listed), or there are fewer than two classes.
         RunError: `out` is taken.
     """
     if out is not None:
         RunFolder.check_free(out)
     source = open_source(data, splits=SPLITS, protocol=config.data.protocol)
+    if config.loss.triplet_weight > 0:
+        sizes = {"batch_size": config.training.batch_size, "images_per_class": config.training.images_per_class}
+        check_classes_fill_batch(len(source.class_names), **sizes)
     is_held_out = not source.splits.get("val")
     known = recall_leaks(data_argument(data, source), _image_ids(source))
     unreadable = _find_unreadable(source, console)
