@@ -27,6 +27,7 @@ from tests.data.hub_sets import CLASSES, columns, make_set, png, write_parquet_s
 from tests.training.helpers import tiny_config
 
 FIT = ("train", "val")
+TWO_CLASSES = tiny_config(images_per_class=3)  # batches of six images from two classes
 
 
 @pytest.fixture
@@ -260,8 +261,8 @@ def test_a_corrupt_image_is_found_by_its_row_and_can_be_left_out(tmp_path):
     assert unreadable["train/23"].startswith(f"cannot read the image train/23 of hf:{tmp_path}: not an image")
     assert unreadable["train/31"].endswith("the cell is empty")
     with pytest.raises(DataError, match=r"3 images cannot be read:\n.*train/17 of hf:"):
-        prepare_run(tiny_config(), hub(tmp_path), out=tmp_path / "run", skip_bad=False, console=Console(quiet=True))
-    run = prepare_run(tiny_config(), hub(tmp_path), out=tmp_path / "run", skip_bad=True, console=Console(quiet=True))
+        prepare_run(TWO_CLASSES, hub(tmp_path), out=tmp_path / "run", skip_bad=False, console=Console(quiet=True))
+    run = prepare_run(TWO_CLASSES, hub(tmp_path), out=tmp_path / "run", skip_bad=True, console=Console(quiet=True))
     assert list(run.read_json(run.data_json)["skipped"]) == list(unreadable)
 
 
@@ -348,7 +349,7 @@ def test_a_changed_set_is_not_answered_from_the_cache(tmp_path):
 
 def test_the_run_can_be_opened_from_another_folder(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    run = prepare_run(tiny_config(), "hf:./birds", out=tmp_path / "run", skip_bad=False, console=Console(quiet=True))
+    run = prepare_run(TWO_CLASSES, "hf:./birds", out=tmp_path / "run", skip_bad=False, console=Console(quiet=True))
     assert run.read_json(run.data_json)["data"] == f"hf:{folder}"
 
 
