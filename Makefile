@@ -1,10 +1,13 @@
 # `make demo` shows what finevote does, `make test` checks it; both set up .venv first when it is missing.
-# PYTHON=... names the interpreter to set up with, WORKERS=... the number of test processes.
+# PYTHON=... names the interpreter to set up with, WORKERS=... the number of test processes,
+# BENCH=... what `finevote bench` measures.
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/setup.done
 WORKERS ?= 2
+BENCH ?= --backbone dinov2_vits14 --backbone dinov2_vitb14 --size 224 --size 448 --size 518 --precision fp32 \
+	--precision bf16 --batch 8 --rounds 5 --device cpu --contender benchmarks.naive:NAIVE --out benchmarks/results/cpu
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -35,8 +38,8 @@ format: $(READY)  ## format and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## time our training step against the plain backbone's
-	@$(BIN)/python benchmarks/step_time.py
+bench: $(READY)  ## measure time, memory and operations beside the plain backbone's; hours, on an idle machine
+	@$(BIN)/finevote bench $(BENCH)
 
 docs: $(READY)  ## check that the links and code names of the documents exist
 	@$(BIN)/python -m pytest -q tests/house/test_docs.py

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 
+from finevote.cli_bench import bench
 from finevote.cli_data import data_app
 from finevote.cli_output import (
     answer_table,
@@ -372,3 +373,6 @@ def backbones(
 
         info = describe_backbone(name)
     typer.echo(backbone_sheet(info, at_hand=weights_at_hand(info)))
+
+
+app.command()(bench)

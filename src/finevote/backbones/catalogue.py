@@ -67,11 +67,35 @@ def build_backbone(
         UnsupportedModelError: the model's CLS attention rows cannot be read.
         WeightsError: the weights cannot be fetched, read or matched.
     """
-    timm_name = _with_tag_of(weights, SHORT_NAMES.get(name, name))
+    timm_name = _with_tag_of(weights, timm_name_of(name))
     vit = create_vit(timm_name, image_size=image_size, timm_args=timm_args or {})
     if load_weights and weights != "none":
         _load(vit, weights, name=name, timm_name=timm_name)
     return TimmVit(vit, drop_path=drop_path)
+
+
+def build_plain_vit(
+    name: str, *, image_size: tuple[int, int], num_classes: int, timm_args: Mapping[str, Any] | None = None
+) -> Any:
+    """Return timm's own model with random weights and a linear classifier on CLS, or on the patches' mean without one.
+
+    Args:
+        name: a short name, or any timm ViT.
+        image_size: rows, columns in px, rounded to whole patches.
+        num_classes: C.
+        timm_args: more arguments of `timm.create_model`.
+
+    Raises:
+        ArgumentError, UnsupportedModelError: as `build_backbone`.
+    """
+    vit = create_vit(timm_name_of(name), image_size=image_size, timm_args=timm_args or {})
+    vit.reset_classifier(num_classes, "avg" if vit.cls_token is None else "token")
+    return vit
+
+
+def timm_name_of(name: str) -> str:
+    """Return timm's name of a backbone that may be called by its short one."""
+    return SHORT_NAMES.get(name, name)
 
 
 def create_vit(

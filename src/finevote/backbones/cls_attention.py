@@ -8,7 +8,8 @@ from torch import Tensor
 def cls_attention_rows(queries: Tensor, keys: Tensor, *, scale: float, num_prefix: int) -> Tensor:
     """Return softmax(scale q_cls k^T) over all N tokens, patch columns only.
 
-    In float32 whatever the inputs' dtype, also under autocast. The rows rank patches, so they carry no gradient.
+    In float32 whatever the inputs' dtype (float64 stays), also under autocast. The rows rank patches, so they carry no
+    gradient.
 
     Args:
         queries: (B, H, N, d) after q norm and rotary positions where the block has them; only CLS, at 0, is read.
@@ -19,6 +20,7 @@ def cls_attention_rows(queries: Tensor, keys: Tensor, *, scale: float, num_prefi
     Returns:
         (B, H, P) float32.
     """
+    dtype = torch.promote_types(queries.dtype, torch.float32)
     with torch.autocast(queries.device.type, enabled=False):
-        scores = queries[:, :, :1].float() @ keys.float().mT * scale  # (B, H, 1, N)
+        scores = queries[:, :, :1].to(dtype) @ keys.to(dtype).mT * scale  # (B, H, 1, N)
         return scores.softmax(-1)[:, :, 0, num_prefix:]

@@ -1,5 +1,6 @@
 """What a layer does not forward can still be heard: its patches merge into one token."""
 
+import torch
 from torch import Tensor
 
 
@@ -14,6 +15,7 @@ def merge_unselected(tokens: Tensor, scores: Tensor, selected: Tensor) -> Tensor
     Returns:
         (B, 1, D) in the dtype of `tokens`.
     """
+    scores = scores.to(torch.promote_types(tokens.dtype, scores.dtype))
     weights = scores.clamp_min(0).scatter(1, selected, 0.0)  # (B, P)
     weights = weights / (weights.sum(1, keepdim=True) + 1e-6)
     return weights[:, None].to(tokens.dtype) @ tokens

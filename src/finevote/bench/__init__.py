@@ -1,0 +1,1 @@
+"""What the classifier costs, measured beside its opponents on the machine at hand."""
