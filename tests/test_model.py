@@ -22,8 +22,11 @@ VARIANTS = {
         "model__backbone_args": {"embed_dim": 24, "depth": 3, "num_heads": 3, "patch_size": 8, "reg_tokens": 4}
     },
     "rectangle": {"data__image_size": [32, 48]},
+    "fewer patches": {"model__voting__keep_rate": 0.5, "training__keep_rate": 0.5},
     "plain": {"model__voting__enabled": False},
     **FAMILIES,
+    "dinov3, fewer patches, merged": FAMILIES["dinov3"]
+    | {"model__voting__keep_rate": 0.5, "training__keep_rate": 0.4, "model__voting__merge": True},
     **{
         f"{family}, merged, rectangle": FAMILIES[family] | {"model__voting__merge": True, "data__image_size": [32, 48]}
         for family in ("dinov3", "siglip2")

@@ -26,6 +26,7 @@ from finevote.losses.classification import JointLoss
 from finevote.model import FineGrainedClassifier
 from finevote.types import Batch, DataSource, Preprocessing, Record
 from finevote.voting.head import PlainHead, VotingHead
+from finevote.voting.keeping import TokenReduction
 from finevote.voting.refinement import RefinementStage
 from finevote.voting.selection import TokenBudget
 from finevote.voting.smoothing import BallotSmoothing
@@ -63,7 +64,8 @@ def build_model(config: Config, *, num_classes: int, load_weights: bool = True) 
         classifier = _build_classifier(backbone.dim, num_classes, zero=model.zero_init_classifier)
         if not model.voting.enabled:
             return FineGrainedClassifier(backbone, PlainHead(backbone.take_norm(), classifier, dropout=model.dropout))
-        return FineGrainedClassifier(backbone, _build_voting_head(backbone, classifier, model))
+        head = _build_voting_head(backbone, classifier, model, training_keep_rate=config.training.keep_rate)
+        return FineGrainedClassifier(backbone, head)
 
 
 def describe_weights(model: ModelConfig) -> WeightsOrigin:
@@ -198,7 +200,9 @@ def _build_classifier(dim: int, num_classes: int, *, zero: bool) -> nn.Linear:
     return classifier
 
 
-def _build_voting_head(backbone: TimmVit, classifier: nn.Linear, model: ModelConfig) -> VotingHead:
+def _build_voting_head(
+    backbone: TimmVit, classifier: nn.Linear, model: ModelConfig, *, training_keep_rate: float
+) -> VotingHead:
     voting = model.voting
     last, norm = backbone.detach_last_block()
     if not backbone.layers:
@@ -222,10 +226,31 @@ def _build_voting_head(backbone: TimmVit, classifier: nn.Linear, model: ModelCon
         ),
         num_votes_per_head=voting.num_votes_per_head,
         num_key_tokens=voting.num_key_tokens,
+        reduction=TokenReduction(
+            layers=_reducing_layers(voting.keep_layers, num_layers=len(backbone.layers)),
+            rate=voting.keep_rate,
+            training_rate=training_keep_rate,
+        ),
         merge=voting.merge,
         assist=voting.assist,
         dropout=model.dropout,
     )
+
+
+def _reducing_layers(blocks: Sequence[int] | None, *, num_layers: int) -> list[int]:
+    """Return the indices of the trunk layers after which patches leave, from the numbers of blocks, or by default.
+
+    They come before the last trunk layer, which no patch leaves but the selected.
+    """
+    if blocks is None:
+        depth = num_layers + 1  # with the block that became the two stages
+        return sorted({depth * quarter // 4 - 1 for quarter in (1, 2, 3)} & set(range(num_layers - 1)))
+    if wrong := [block for block in blocks if not 1 <= block < num_layers]:
+        raise ArgumentError(
+            f"model.voting.keep_layers={list(blocks)} names block {wrong[0]}, but patches can leave after block 1 to "
+            f"{num_layers - 1} of {num_layers} voting layers: choose among these"
+        )
+    return [block - 1 for block in blocks]
 
 
 def _build_stage(last: VitLayer, norm: nn.Module, *, init: str, stream: int) -> RefinementStage:

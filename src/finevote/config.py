@@ -15,6 +15,7 @@ from finevote.errors import ConfigError, suggest
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+KeepRate = Annotated[float, Field(gt=0.0, le=1.0)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Size = Side | tuple[Side, Side]
 CacheKind = Literal["none", "memory", "disk"]
@@ -76,6 +77,12 @@ class VotingConfig(_Section):
     )
     dynamic_warmup_epochs: Annotated[int, Field(ge=0)] = Field(10, description="epochs before the budget moves")
     dynamic_momentum: Fraction = Field(1e-3, description="share of the new rates in each update")
+    keep_rate: KeepRate = Field(
+        1.0, description="share of patches kept at each of keep_layers in use, the rest merged; 1: all, exact"
+    )
+    keep_layers: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="blocks, from 1, after which patches leave; null: at 1/4, 1/2 and 3/4 of the depth"
+    )
     initial_rates: tuple[Annotated[float, Field(gt=0.0)], ...] | None = Field(
         None, description="one positive number a voting layer; null: uniform"
     )
@@ -128,6 +135,7 @@ class TrainingConfig(_Section):
         None, description="images held at once by a process: memory only, same gradients; null: its whole share"
     )
     images_per_class: Annotated[int, Field(ge=2)] = Field(4, description="K of the P x K batches of the triplet")
+    keep_rate: KeepRate = Field(1.0, description="as model.voting.keep_rate, in training")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     ema_decay: Rate = Field(0.0, description="of the averaged weights that are evaluated; 0: off")
     freeze_backbone: bool = Field(default=False, description="train the new blocks and the classifier only")
@@ -153,6 +161,7 @@ class Config(_Section):
         problems = [
             *_triplet_problems(self.data, self.loss, self.training),
             *_voting_problems(self.model.voting),
+            *_keeping_problems(self.model.voting, self.training),
         ]
         low, high = self.data.crop_scale
         if not 0 < low <= high:
@@ -194,6 +203,15 @@ def _voting_problems(voting: VotingConfig) -> list[str]:
     if voting.enabled and not (voting.refine or voting.key):
         problems.append("model.voting has neither refine nor key, so votes change nothing: set enabled=false instead")
     return problems
+
+
+def _keeping_problems(voting: VotingConfig, training: TrainingConfig) -> list[str]:
+    rates = {"model.voting.keep_rate": voting.keep_rate, "training.keep_rate": training.keep_rate}
+    return [
+        f"{name}={rate:g} ranks patches by votes, and model.voting.enabled=false casts none: leave it at 1"
+        for name, rate in rates.items()
+        if rate < 1 and not voting.enabled
+    ]
 
 
 def list_recipes() -> list[str]:

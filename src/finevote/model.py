@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from finevote.errors import ArgumentError
 from finevote.noise import Noise
 from finevote.types import Forwarded, LayerVote, ModelOutput
 
@@ -36,17 +37,25 @@ class FineGrainedClassifier(nn.Module):
         backbone, head = self.backbone, self.head
         num_prefix, last = backbone.num_prefix, len(backbone.layers) - 1
         tokens = backbone.embed(images)  # (B, N, D)
-        forwarded = []
+        forwarded, present = [], None  # every patch
         for index, layer in enumerate(backbone.layers):
             is_spare = index == last and not head.reads_every_patch  # CLS and the selected alone leave the trunk
-            reading = layer.read(tokens, num_prefix=num_prefix, with_rows=head.votes, every_query=not is_spare)
-            vote = head.vote(index, reading.rows, grid=backbone.grid) if head.votes else None
+            reading = layer.read(
+                tokens,
+                num_prefix=num_prefix,
+                patches=None if present is None else present.numbers(),
+                with_rows=head.votes,
+                every_query=not is_spare,
+            )
+            vote = head.vote(index, reading.rows, grid=backbone.grid, present=present) if head.votes else None
             wanted = _leaving(tokens, vote, num_prefix=num_prefix) if is_spare else None
             tokens = layer.write(reading, wanted=wanted, noise=noise)  # (B, N, D), or (B, 1 + k, D)
             if vote is not None and is_spare:
                 forwarded.append(Forwarded(vote, tokens[:, 1:]))
             elif vote is not None:
-                forwarded.append(head.forward_layer(vote, tokens[:, num_prefix:]))
+                patches = tokens[:, num_prefix : num_prefix + vote.ranking.shape[1]]  # (B, n, D)
+                forwarded.append(head.forward_layer(vote, patches))
+                tokens, present = head.reduce(index, tokens, vote, present, num_prefix=num_prefix)
         output: ModelOutput = head(tokens[:, :1], forwarded, grid=backbone.grid, noise=noise)
         return output
 
@@ -59,6 +68,22 @@ class FineGrainedClassifier(nn.Module):
     def budget(self) -> tuple[int, ...] | None:
         """Tokens that each layer forwards now; None for the plain backbone."""
         return tuple(self.head.budget.counts) if self.head.votes else None
+
+    @property
+    def keep_rate(self) -> float:
+        """Share of the patches that each reducing layer keeps in evaluation; 1 is exact."""
+        return float(self.head.reduction.rate) if self.head.votes else 1.0
+
+    def set_keep_rate(self, rate: float) -> None:
+        """Set the share of the patches that each reducing layer keeps in evaluation.
+
+        Raises:
+            ArgumentError: it is not in (0, 1], or is below 1 where nobody votes or no layer reduces.
+        """
+        if self.head.votes:
+            self.head.reduction.rate = self.head.reduction.check(rate)
+        elif rate != 1:
+            raise ArgumentError(f"keep_rate={rate:g} needs votes, and the plain backbone has none: leave it at 1")
 
     def update_budget(self, layer_picks: Tensor) -> None:
         """Move the budget by the key tokens (S,) that came from each layer in one training step."""
@@ -77,7 +102,7 @@ class FineGrainedClassifier(nn.Module):
 
 
 def _leaving(tokens: Tensor, vote: LayerVote | None, *, num_prefix: int) -> Tensor:
-    """Return the positions (B, 1 + k) of CLS and of the selected patches; CLS alone without a vote."""
+    """Return the positions (B, 1 + k) of CLS and of the selected patches in a layer; CLS alone without a vote."""
     if vote is None:
         return tokens.new_zeros(len(tokens), 1, dtype=torch.int64)
-    return F.pad(num_prefix + vote.selected, (1, 0))
+    return F.pad(num_prefix + vote.ranking[:, : vote.selected.shape[1]], (1, 0))

@@ -102,11 +102,16 @@ class Batch(NamedTuple):
 
 
 class LayerVote(NamedTuple):
-    """How the heads of one trunk layer voted, and which k patches it forwards, best first."""
+    """How the heads of one trunk layer voted, and which k patches it forwards, best first.
+
+    The layer reads n patches: all P of the grid, or those that are left. Nobody votes for one that is not there.
+    """
 
     ballots: Tensor  # (B, P) float32, counts of votes
     enhanced: Tensor  # (B, P) float32, ballots after smoothing
     selected: Tensor  # (B, k) int64, patch numbers
+    scores: Tensor  # (B, n) float32, the enhanced ballots of the patches that the layer reads
+    ranking: Tensor  # (B, n) int64, places among these, best first; the first k are the selected
 
 
 class Forwarded(NamedTuple):

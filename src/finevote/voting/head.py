@@ -11,6 +11,7 @@ from finevote.errors import ArgumentError
 from finevote.noise import Noise, RowDropout
 from finevote.types import Forwarded, LayerVote, ModelOutput, Votes
 from finevote.voting.ballots import count_ballots
+from finevote.voting.keeping import Present, TokenReduction, keep_most_voted
 from finevote.voting.merging import merge_unselected
 from finevote.voting.refinement import RefinementStage, SecondVote, count_picks, vote_again
 from finevote.voting.selection import TokenBudget, rank_patches, take_tokens
@@ -70,6 +71,7 @@ class VotingHead(nn.Module):
         budget: tokens of each layer.
         num_votes_per_head: v.
         num_key_tokens: K.
+        reduction: after which layers patches leave the trunk; None keeps all.
         merge: whether unselected patches are merged into one token a layer.
         assist: whether assist logits are added to the part logits.
         dropout: on the features that enter the classifier.
@@ -87,6 +89,7 @@ class VotingHead(nn.Module):
         budget: TokenBudget,
         num_votes_per_head: int,
         num_key_tokens: int,
+        reduction: TokenReduction | None = None,
         merge: bool = False,
         assist: bool = True,
         dropout: float = 0.0,
@@ -101,23 +104,32 @@ class VotingHead(nn.Module):
         self.budget = budget
         self.num_votes_per_head = num_votes_per_head
         self.num_key_tokens = num_key_tokens
+        self.reduction = reduction or TokenReduction(layers=())
         self.merge = merge
         self.assist = assist
         self.dropout = RowDropout(dropout, stream=_DROPOUT_STREAM)
         self.complement_dropout = RowDropout(dropout, stream=_COMPLEMENT_STREAM)
 
-    def vote(self, layer: int, rows: Tensor, *, grid: tuple[int, int]) -> LayerVote:
+    def vote(self, layer: int, rows: Tensor, *, grid: tuple[int, int], present: Present | None = None) -> LayerVote:
         """Let one layer's heads vote and select its best patches.
 
         Args:
             layer: index of the trunk layer.
-            rows: (B, H, P) its CLS attention.
+            rows: (B, H, P) its CLS attention; to the patches present and the merged token, (B, H, n + 1), if some left.
             grid: rows, columns of patches.
+            present: the patches that are left; None for all.
         """
-        ballots = count_ballots(rows, num_votes=self.num_votes_per_head)
+        patches = None if present is None else present.patches  # (B, n)
+        if patches is not None:
+            rows = rows[..., : patches.shape[1]]
+        ballots = count_ballots(rows, num_votes=self.num_votes_per_head)  # (B, n)
+        if patches is not None:
+            ballots = ballots.new_zeros(len(ballots), grid[0] * grid[1]).scatter(1, patches, ballots)  # (B, P)
         enhanced = ballots if self.smoothing is None else self.smoothing(ballots, grid)
-        selected = rank_patches(enhanced, rows.mean(1))[:, : self.budget.counts[layer]]
-        return LayerVote(ballots, enhanced, selected)
+        scores = enhanced if patches is None else enhanced.gather(1, patches)  # (B, n)
+        ranking = rank_patches(scores, rows.mean(1))
+        best = ranking[:, : self.budget.counts[layer]]  # (B, k)
+        return LayerVote(ballots, enhanced, best if patches is None else patches.gather(1, best), scores, ranking)
 
     @property
     def reads_every_patch(self) -> bool:
@@ -129,14 +141,29 @@ class VotingHead(nn.Module):
 
         Args:
             vote: of this layer.
-            patches: (B, P, D) the block's output, prefix tokens left out.
+            patches: (B, n, D) the block's output for the patches that it was given, and nothing else.
         """
-        tokens = take_tokens(patches, vote.selected)  # (B, k, D)
+        places = vote.ranking[:, : vote.selected.shape[1]]  # (B, k)
+        tokens = take_tokens(patches, places)  # (B, k, D)
         if self.smoothing is not None and self.smoothing.learnable:
             gates = straight_through_gates(vote.enhanced, vote.selected)
             tokens = gate_tokens(tokens, gates, average=patches.mean(1, keepdim=True))
-        merged = merge_unselected(patches, vote.enhanced, vote.selected) if self.merge else None
+        merged = merge_unselected(patches, vote.scores, places) if self.merge else None
         return Forwarded(vote, tokens, merged)
+
+    def reduce(
+        self, layer: int, tokens: Tensor, vote: LayerVote, present: Present | None, *, num_prefix: int
+    ) -> tuple[Tensor, Present | None]:
+        """Return the tokens (B, N, D) that go on from a layer to the next, and which patches are left.
+
+        No fewer patches are left than a head has votes, or than a later layer is to forward.
+        """
+        num_present = vote.ranking.shape[1]
+        num_needed = max([self.num_votes_per_head, *self.budget.counts[layer + 1 :]])
+        num_kept = self.reduction.num_kept(layer, num_present, num_needed=num_needed)
+        if num_kept == num_present:
+            return tokens, present
+        return keep_most_voted(tokens, vote, present, num_kept=num_kept, num_prefix=num_prefix)
 
     def forward(
         self, cls: Tensor, forwarded: Sequence[Forwarded], *, grid: tuple[int, int], noise: Noise | None
