@@ -61,6 +61,13 @@ def test_what_was_saved_beside_the_weights_comes_back(bundle):
     assert not loaded.model.training
 
 
+def test_a_bundle_from_before_there_was_a_choice_decodes_exactly(bundle):
+    assert load_bundle(bundle).preprocessing.decoding == "fast"
+    edit(bundle / MANIFEST_NAME, lambda content: content["preprocessing"].pop("decoding"), resign=True)
+    edit(bundle / MANIFEST_NAME, lambda content: content["config"]["data"].pop("decoding"), resign=True)
+    assert load_bundle(bundle).preprocessing.decoding == "exact"
+
+
 def test_a_plain_backbone_is_bundled_too(tmp_path):
     config = make_config()
     voting = config.model.voting.model_copy(update={"enabled": False})

@@ -83,7 +83,13 @@ def build_preprocessing(config: DataConfig, backbone: TimmVit) -> Preprocessing:
     )
     if resize[0] < rows or resize[1] < columns:
         raise ArgumentError(f"data.resize={resize} px is smaller than the image size {(rows, columns)}: enlarge it")
-    return Preprocessing(image_size=(rows, columns), resize=resize, mean=backbone.mean, std=backbone.std)
+    return Preprocessing(
+        image_size=(rows, columns),
+        resize=resize,
+        mean=backbone.mean,
+        std=backbone.std,
+        decoding=config.decoding,
+    )
 
 
 def build_train_loader(

@@ -18,7 +18,7 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 KeepRate = Annotated[float, Field(gt=0.0, le=1.0)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Size = Side | tuple[Side, Side]
-CacheKind = Literal["none", "memory", "disk"]
+CacheKind = Literal["auto", "none", "memory", "disk"]
 
 
 class _Section(BaseModel):
@@ -50,7 +50,13 @@ class DataConfig(_Section):
         0.2,
         description="share of training images held out where there is no validation split; 0: none, keep last epoch",
     )
-    cache: CacheKind = Field("none", description="where decoded images are kept")
+    decoding: Literal["exact", "fast"] = Field(
+        "fast", description="fast: large JPEGs decoded at a part of their size, resized by torch; pixels are close"
+    )
+    cache: CacheKind = Field(
+        "auto",
+        description="where decoded images are kept; auto: in memory if they take a tenth of what is free, or less",
+    )
     num_workers: Annotated[int, Field(ge=0)] = Field(2, description="loader processes; 0: read in the main process")
 
 

@@ -115,7 +115,7 @@ def _settings(path: Path, beside: Mapping[str, Any], layout: Layout, tensors: Ma
     return {
         "name": f"imported_{path.stem}",
         "source": f"a checkpoint of the earlier project, {path.name}",
-        "data": {"image_size": image_px, "resize": max(data.get("resize", _RESIZE_PX), image_px)},
+        "data": {"image_size": image_px, "resize": max(data.get("resize", _RESIZE_PX), image_px), "decoding": "exact"},
         "model": {
             "backbone": backbone,
             "weights": "none",

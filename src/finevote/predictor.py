@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from finevote.build import build_eval_loader
 from finevote.bundle import MANIFEST_NAME, Bundle, load_bundle
 from finevote.data.images import IMAGE_SUFFIXES, read_image, upright_rgb
-from finevote.data.transforms import eval_transform, resize_image
+from finevote.data.transforms import eval_transform, read_resized
 from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, BundleError, DataError
 from finevote.evaluation.metrics import rank_classes, softmax
@@ -73,7 +74,7 @@ class Predictor:
         _check_top(top)
         answers: list[Ranked] = []
         for batch in _cut(images, batch_size):
-            tensors = [self._prepare(_open(image)) for image in batch]
+            tensors = [self._prepare(partial(_open, image)) for image in batch]
             names = [_name(image, len(answers) + number) for number, image in enumerate(batch)]
             answers += self._rank(names, self._logits(tensors), top=top)
         return answers
@@ -99,7 +100,7 @@ class Predictor:
 
         def prepare(path: Path) -> Tensor | str:
             try:
-                return self._prepare(read_image(path))
+                return self._prepare(partial(read_image, path))
             except DataError as error:
                 reason = _folder_problem(path) if stat.S_ISDIR(_mode(path)) else str(error)
                 return reason.removeprefix(f"cannot read the image {path}: ")
@@ -136,9 +137,9 @@ class Predictor:
         )
         return predict(self.model, loader, records=records, device=self.device, advance=advance)
 
-    def _prepare(self, image: Image.Image) -> Tensor:
-        """Return an RGB image as the model takes it, (3, H, W) float32."""
-        return self._transform(resize_image(image, self.preprocessing.resize, self.preprocessing.interpolation))
+    def _prepare(self, read: Callable[[], Image.Image]) -> Tensor:
+        """Return the RGB image that `read` gives as the model takes it, (3, H, W) float32."""
+        return self._transform(read_resized(read, self.preprocessing))
 
     def _logits(self, tensors: Sequence[Tensor]) -> NDArray[np.float32]:
         images = torch.stack(list(tensors)).to(self.device)  # (B, 3, H, W)

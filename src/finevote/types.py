@@ -177,7 +177,8 @@ class Preprocessing:
     """How a photograph becomes a tensor, the same in training, evaluation and every export.
 
     `resize` (rows, columns) squashes the whole image to that size, `image_size` (rows, columns) is then cut from the
-    centre; `mean` and `std` are the backbone's own.
+    centre; `mean` and `std` are the backbone's own. `decoding` is "exact" (every pixel decoded, resized by Pillow) or
+    "fast" (what differs: docs/data.md); bundles from before there was a choice do not name it, and are exact.
     """
 
     image_size: tuple[int, int]
@@ -185,6 +186,7 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
+    decoding: str = "exact"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from finevote.data import cache
+from finevote.data.cache import MemoryCache, NoCache
 from finevote.data.dataset import Draw, PhotoDataset, collate
 from finevote.data.images import read_record
 from finevote.data.places import cache_folder
@@ -77,7 +81,7 @@ def test_reading_leaves_the_global_generator_as_it_was(records):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("kind", ["none", "memory", "disk"])
+@pytest.mark.parametrize("kind", ["auto", "none", "memory", "disk"])
 def test_two_persistent_workers_give_what_the_main_process_gives(records, tmp_path, kind):
     alone = load_epochs(make_dataset(records), num_workers=0)
     shared = load_epochs(make_dataset(records, cache=kind, cache_folder=tmp_path / "cache"), num_workers=2)
@@ -116,6 +120,26 @@ def test_an_unreadable_image_is_told_by_its_path(records):
     records[2].path.write_bytes(b"broken")
     with pytest.raises(DataError, match=r"cannot read the image .*2\.png"):
         make_dataset(records)[Draw(0, 2)]
+
+
+@pytest.mark.parametrize(("num_bytes", "kept"), [(72_000, MemoryCache), (71_999, NoCache)])
+def test_auto_keeps_images_in_memory_if_they_take_a_tenth_of_what_is_free(records, monkeypatch, num_bytes, kept):
+    monkeypatch.setattr(cache, "available_bytes", lambda: num_bytes)  # six images of 3 x 20 x 20
+    assert type(make_dataset(records, cache="auto").cache) is kept
+
+
+def test_decodings_are_not_mixed_up_in_a_disk_cache(tmp_path):
+    path = tmp_path / "a.jpg"
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(path)
+    records = [Record("a", 0, path)]
+    for decoding in ("exact", "fast"):
+        settings = {"preprocessing": replace(PREPROCESSING, decoding=decoding)}
+        kept = make_dataset(records, cache="disk", cache_folder=tmp_path / "cache", **settings)
+        expected = make_dataset(records, **settings)[Draw(0, 0)][0]
+        for _ in range(2):
+            assert torch.equal(kept[Draw(0, 0)][0], expected)
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
 
 
 def test_an_unknown_cache_is_refused(records):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finevote.data.images import find_unreadable, read_header, read_image, read_record, without
+from finevote.data.images import (
+    decode_image,
+    enough_pixels,
+    find_unreadable,
+    read_header,
+    read_image,
+    read_record,
+    without,
+)
 from finevote.errors import DataError
 from finevote.types import DataSource, Record
 
@@ -164,3 +172,56 @@ def test_the_header_tells_size_and_orientation_without_decoding(tmp_path, paint)
     assert read_header(path) == (40, 30, 1)
     with pytest.raises(DataError, match=r"cannot read the image .*gone\.jpg: No such file"):
         read_header(tmp_path / "gone.jpg")
+
+
+@pytest.fixture
+def jpeg(tmp_path):
+    """A smooth JPEG of 160 x 96 px, each of its corners of another colour."""
+    rows, columns = np.mgrid[0:96, 0:160]
+    pixels = np.stack([rows * 255 // 95, columns * 255 // 159, 255 - rows], axis=-1).astype(np.uint8)
+
+    def write(*, orientation=1):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.jpg"
+        Image.fromarray(pixels).save(path, quality=95, exif=exif)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(("enough", "size"), [((48, 80), (80, 48)), ((49, 80), (160, 96)), ((12, 20), (20, 12))])
+def test_a_jpeg_is_decoded_at_the_least_part_of_its_size_that_is_enough(jpeg, enough, size):
+    with enough_pixels(enough):
+        small = read_image(jpeg())
+    assert small.size == size
+    whole = read_image(jpeg())
+    assert whole.size == (160, 96)
+    difference = np.asarray(small, float) - np.asarray(whole.resize(size, Image.Resampling.BOX), float)
+    assert np.abs(difference).max() < 6
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_what_is_enough_is_counted_in_the_upright_image(jpeg, orientation):
+    with enough_pixels((80, 48)):
+        assert read_image(jpeg(orientation=orientation)).size == (48, 80)
+    with enough_pixels((48, 80)):
+        assert read_image(jpeg(orientation=orientation)).size == (96, 160)
+
+
+def test_an_image_in_memory_is_decoded_at_the_least_size_too(jpeg):
+    with enough_pixels((24, 40)):
+        assert decode_image(jpeg().read_bytes(), name="a cell").size == (40, 24)
+
+
+def test_a_banner_is_cut_in_whole_pixels_whatever_size_is_enough(jpeg):
+    record = Record("a", 0, jpeg(), banner_px=20)
+    with enough_pixels((8, 8)):
+        small = read_record(record)
+    assert small.size == (160, 76)
+    assert np.array_equal(np.asarray(small), np.asarray(read_record(record)))
+
+
+def test_an_image_of_another_format_is_read_whole(tmp_path, paint):
+    with enough_pixels((8, 8)):
+        assert read_image(paint(tmp_path / "a.png", size=(64, 48))).size == (64, 48)

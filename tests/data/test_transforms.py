@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from finevote.data.transforms import eval_transform, mix_batch, resize_image, train_transform
+from finevote.data.images import read_image
+from finevote.data.transforms import eval_transform, mix_batch, read_resized, resize_image, train_transform
 from finevote.errors import ArgumentError
 from finevote.types import Batch, Preprocessing
 
@@ -172,3 +174,43 @@ def test_soft_labels_sum_to_one_and_follow_the_seed_only(batch, seed):
 
 def test_without_mixing_the_batch_is_returned_as_it_came(batch):
     assert mix_batch(batch, num_classes=4, mixup=0.0, cutmix=0.0, seed=0) is batch
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    """A JPEG of 640 x 480 px: waves of many lengths."""
+    rows, columns = np.mgrid[0:480, 0:640]
+    waves = [np.sin(rows / 12 + columns / 25), np.sin(rows / 17 - columns / 20), np.sin(rows * columns / 40000)]
+    path = tmp_path / "a.jpg"
+    Image.fromarray((127.5 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)).save(path, quality=92)
+    return path
+
+
+def levels_apart(one, other):
+    return (one.int() - other.int()).abs().float()
+
+
+def test_exact_decoding_is_pillows_own(photograph, preprocessing):
+    found = read_resized(lambda: read_image(photograph), replace(preprocessing, decoding="exact"))
+    assert torch.equal(found, resize_image(read_image(photograph), preprocessing.resize, "bicubic"))
+
+
+@pytest.mark.parametrize(("size", "mean", "largest"), [((400, 400), 0.05, 2), ((60, 75), 0.5, 6)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_fast_decoding_is_close_to_exact(photograph, preprocessing, size, mean, largest, interpolation):
+    """The first size leaves the file whole; the second has it decoded at a quarter of its sides."""
+    exact = replace(preprocessing, image_size=size, resize=size, interpolation=interpolation)
+    slow, fast = (
+        read_resized(lambda: read_image(photograph), replace(exact, decoding=decoding))
+        for decoding in ("exact", "fast")
+    )
+    assert fast.shape == slow.shape == (3, *size)
+    assert fast.dtype == torch.uint8
+    assert fast.is_contiguous()
+    assert levels_apart(slow, fast).mean() < mean
+    assert levels_apart(slow, fast).max() <= largest
+
+
+def test_an_unknown_decoding_is_refused(preprocessing):
+    with pytest.raises(ArgumentError, match="unknown decoding 'quick'"):
+        read_resized(lambda: Image.new("RGB", (40, 40)), replace(preprocessing, decoding="quick"))

@@ -19,6 +19,7 @@ from finevote.types import Record
 Decode = Callable[[Record], Tensor]
 
 _LARGEST_SHARE = 0.7
+_EASY_SHARE = 0.1  # small enough for every process of a machine to take as much
 _FORMAT = "1"  # raise it when the same file would be decoded or resized otherwise
 
 
@@ -38,7 +39,7 @@ class MemoryCache:
     """
 
     def __init__(self, num_images: int, *, resize: tuple[int, int]) -> None:
-        needed = num_images * 3 * resize[0] * resize[1]
+        needed = _bytes_of(num_images, resize)
         available = available_bytes()
         if needed > _LARGEST_SHARE * available:
             raise DataError(
@@ -57,16 +58,24 @@ class MemoryCache:
         return self.images[index]
 
 
+def fits_easily(num_images: int, *, resize: tuple[int, int]) -> bool:
+    """Say whether a `MemoryCache` would take no more than a tenth of the free memory."""
+    return _bytes_of(num_images, resize) <= _EASY_SHARE * available_bytes()
+
+
 class DiskCache:
     """One .npy file an image, named by its path, time of change and size, or its table cell, and how it was cut.
 
     Images that are drawn in code are drawn every time. A damaged entry is made again.
     """
 
-    def __init__(self, folder: Path | None, *, resize: tuple[int, int], interpolation: str) -> None:
+    def __init__(
+        self, folder: Path | None, *, resize: tuple[int, int], interpolation: str, decoding: str = "exact"
+    ) -> None:
         self.folder = folder or cache_folder("decoded")
         self.resize = resize
         self.interpolation = interpolation
+        self.decoding = decoding
 
     def get(self, index: int, record: Record, decode: Decode) -> Tensor:  # noqa: ARG002 - the caches' common call
         """Return the decoded image, uint8 (3, rows, columns)."""
@@ -92,7 +101,8 @@ class DiskCache:
     def _entry(self, record: Record) -> Path:
         content = (record.cell,) if record.path is None else _identity(record.path)
         cut = (record.banner_px,) if record.banner_px else ()
-        key = (_FORMAT, *content, *self.resize, self.interpolation, *cut)
+        way = () if self.decoding == "exact" else (self.decoding,)
+        key = (_FORMAT, *content, *self.resize, self.interpolation, *cut, *way)
         name = hashlib.sha256(repr(key).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.npy"
 
@@ -124,6 +134,10 @@ def available_bytes() -> int:
     if shared.exists():
         limits.append(shutil.disk_usage(shared).free)
     return min(limits)
+
+
+def _bytes_of(num_images: int, resize: tuple[int, int]) -> int:
+    return num_images * 3 * resize[0] * resize[1]
 
 
 def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
-from finevote.data.cache import DiskCache, MemoryCache, NoCache
+from finevote.data.cache import DiskCache, MemoryCache, NoCache, fits_easily
 from finevote.data.seeds import combine_seeds
-from finevote.data.transforms import Transform, resize_image
+from finevote.data.transforms import Transform, read_resized
 from finevote.errors import ArgumentError, suggest
 from finevote.types import Batch, Preprocessing, Record
 
@@ -35,7 +35,8 @@ class PhotoDataset(Dataset[tuple[Tensor, int, int]]):
         read: gives the RGB image of a record.
         preprocessing: the size that images are squashed to, and how.
         transform: uint8 (3, rows, columns) -> float32 (3, H, W); may use torch's default generator.
-        cache: where decoded images are kept: "none", "memory" (shared by the loader's processes) or "disk".
+        cache: where decoded images are kept: "none", "memory" (shared by the loader's processes), "disk", or "auto":
+            memory if all of them take no more than a tenth of what is free.
         cache_folder: for "disk"; None: the user's cache folder.
         seed: of the augmentation.
 
@@ -51,7 +52,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int, int]]):
         read: Callable[[Record], Image.Image],
         preprocessing: Preprocessing,
         transform: Transform,
-        cache: Literal["none", "memory", "disk"] = "none",
+        cache: Literal["auto", "none", "memory", "disk"] = "none",
         cache_folder: Path | None = None,
         seed: int,
     ) -> None:
@@ -74,22 +75,25 @@ class PhotoDataset(Dataset[tuple[Tensor, int, int]]):
             return self.transform(image), record.label, draw.index
 
     def _decode(self, record: Record) -> Tensor:
-        return resize_image(self.read(record), self.preprocessing.resize, self.preprocessing.interpolation)
+        return read_resized(lambda: self.read(record), self.preprocessing)
 
 
 def collate(items: Sequence[tuple[Tensor, int, int]]) -> Batch:
-    """Stack what the dataset gave into a Batch."""
+    """Stack what the dataset gave into a Batch; in a loader process, in the memory that it shares with the main one."""
     images, labels, indices = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(indices))
+    return Batch(default_collate(list(images)), torch.tensor(labels), torch.tensor(indices))
 
 
 def _make_cache(
     cache: str, folder: Path | None, num_images: int, preprocessing: Preprocessing
 ) -> NoCache | MemoryCache | DiskCache:
+    if cache == "auto":
+        cache = "memory" if fits_easily(num_images, resize=preprocessing.resize) else "none"
     if cache == "none":
         return NoCache()
     if cache == "memory":
         return MemoryCache(num_images, resize=preprocessing.resize)
     if cache == "disk":
-        return DiskCache(folder, resize=preprocessing.resize, interpolation=preprocessing.interpolation)
-    raise ArgumentError(f"unknown cache {cache!r}{suggest(cache, ['none', 'memory', 'disk'])}")
+        ways = {"interpolation": preprocessing.interpolation, "decoding": preprocessing.decoding}
+        return DiskCache(folder, resize=preprocessing.resize, **ways)
+    raise ArgumentError(f"unknown cache {cache!r}{suggest(cache, ['auto', 'none', 'memory', 'disk'])}")
