@@ -137,8 +137,9 @@ class TrainingConfig(_Section):
 
     epochs: Annotated[int, Field(ge=1)] = 50
     batch_size: Annotated[int, Field(ge=1)] = Field(32, description="images an optimiser step, over all processes")
-    micro_batch: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="images held at once by a process: memory only, same gradients; null: its whole share"
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None,
+        description="images held at once by a process: memory only, same gradients; null: its share; auto: what fits",
     )
     images_per_class: Annotated[int, Field(ge=2)] = Field(4, description="K of the P x K batches of the triplet")
     keep_rate: KeepRate = Field(1.0, description="as model.voting.keep_rate, in training")

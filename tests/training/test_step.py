@@ -4,6 +4,7 @@ from lightning.fabric import Fabric
 from torch.nn.functional import one_hot
 
 from finevote.build import build_loss, build_model
+from finevote.model import FineGrainedClassifier
 from finevote.training.step import accumulate
 from finevote.training.telemetry import CollapseWatch
 from finevote.types import Batch
@@ -99,3 +100,21 @@ def test_a_collapse_is_seen_in_the_figures_of_a_step_whose_embeddings_are_all_eq
     _, result = gradients(micro_batch=None, batch=batch, loss__triplet_margin=margin)
     watch = CollapseWatch(margin=margin, patience=1)
     assert watch.see(triplet=result.losses["triplet"].item(), spread=result.embedding_spread.item()) is all_equal
+
+
+@pytest.mark.parametrize(
+    ("weight", "micro_batch", "num_passes"), [(0.5, None, 1), (0.5, 4, 3), (0.5, 3, 5), (0.5, 1, 15), (0.0, 2, 4)]
+)
+def test_only_chunks_that_the_triplet_cannot_keep_are_run_twice(monkeypatch, weight, micro_batch, num_passes):
+    """n chunks of 8 images: 2n - 1 passes with the triplet, of which n have a graph, and n without it."""
+    with_graph = []
+    forward = FineGrainedClassifier.forward
+
+    def counted(self, images, noise=None):
+        with_graph.append(torch.is_grad_enabled())
+        return forward(self, images, noise)
+
+    monkeypatch.setattr(FineGrainedClassifier, "forward", counted)
+    gradients(micro_batch=micro_batch, weight=weight)
+    assert len(with_graph) == num_passes
+    assert sum(with_graph) == -(-8 // (micro_batch or 8))

@@ -126,14 +126,15 @@ def _identity(path: Path) -> tuple[str, int, int]:
 
 def available_bytes() -> int:
     """Return the memory that can be shared now: what is free, within the container's and /dev/shm's limits."""
-    limits = [_free_memory()]
-    in_container = _free_in_container(Path("/sys/fs/cgroup"))
-    if in_container is not None:
-        limits.append(in_container)
     shared = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory; only its size is read
-    if shared.exists():
-        limits.append(shutil.disk_usage(shared).free)
-    return min(limits)
+    free = free_bytes()
+    return min(free, shutil.disk_usage(shared).free) if shared.exists() else free
+
+
+def free_bytes() -> int:
+    """Return the memory that is free now, within the container's limit."""
+    free, in_container = _free_memory(), _free_in_container(Path("/sys/fs/cgroup"))
+    return free if in_container is None else min(free, in_container)
 
 
 def _bytes_of(num_images: int, resize: tuple[int, int]) -> int:

@@ -150,7 +150,7 @@ class Training:
             self._mix(self.fabric.to_device(batch), step),
             self.parts.loss,
             triplet_weight=self._triplet_weight(),
-            micro_batch=config.training.micro_batch,
+            micro_batch=self.parts.micro_batch,
             noise_seed=_step_seed(config.training.seed, step),
         )
         norm = self.fabric.clip_gradients(
@@ -285,6 +285,8 @@ class Training:
         if self.position.epoch >= self.config.training.epochs:
             self.console.print("all epochs are done, only the bundle is left to write", highlight=False)
             return
+        if self.config.training.micro_batch == "auto":
+            self.console.print(f"micro-batch: {self.parts.micro_batch} images at once in a process", highlight=False)
         if self.num_steps_done:
             at = f"epoch {self.position.epoch + 1}, step {self.position.step + 1}"
             self.console.print(f"going on at {at}", highlight=False)

@@ -13,6 +13,7 @@ from finevote.config import Config
 from finevote.losses.classification import JointLoss
 from finevote.model import FineGrainedClassifier
 from finevote.training.ema import WeightAverage
+from finevote.training.micro_batch import auto_micro_batch
 from finevote.training.optim import ParameterGroup, build_optimizer, group_parameters
 from finevote.types import Batch, DataSource, Preprocessing
 
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects of a training; `average` and `val_loader` are None where there is none."""
+    """The objects of a training; `average` and `val_loader` are None where there is none.
+
+    `micro_batch` is what `accumulate` takes.
+    """
 
     model: FineGrainedClassifier
     average: WeightAverage[FineGrainedClassifier] | None
     groups: list[ParameterGroup]
     optimizer: optim.Optimizer
     loss: JointLoss
+    micro_batch: int | None
     preprocessing: Preprocessing
     train_loader: DataLoader[Batch]
     val_loader: DataLoader[Batch] | None
@@ -62,6 +67,12 @@ def build_parts(fabric: Fabric, config: Config, source: DataSource, *, load_weig
     model.freeze_backbone(training.freeze_backbone)
     preprocessing = build_preprocessing(config.data, model.backbone)
     groups = _group(model, config)
+    num_rows = training.batch_size // world_size
+    micro_batch = (
+        auto_micro_batch(fabric, model, image_size=preprocessing.image_size, num_rows=num_rows)
+        if training.micro_batch == "auto"
+        else training.micro_batch
+    )
     return Parts(
         model=model,
         average=WeightAverage(model, decay=training.ema_decay) if training.ema_decay else None,
@@ -70,13 +81,14 @@ def build_parts(fabric: Fabric, config: Config, source: DataSource, *, load_weig
             groups, name=config.optim.name, momentum=config.optim.momentum, betas=config.optim.betas
         ),
         loss=build_loss(config),
+        micro_batch=micro_batch,
         preprocessing=preprocessing,
         train_loader=build_train_loader(config, source, preprocessing, rank=rank, world_size=world_size),
         val_loader=build_eval_loader(
             source.splits["val"],
             read=source.read,
             preprocessing=preprocessing,
-            batch_size=training.micro_batch or training.batch_size // world_size,
+            batch_size=micro_batch or num_rows,
             num_workers=config.data.num_workers,
             rank=rank,
             world_size=world_size,

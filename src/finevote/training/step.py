@@ -2,8 +2,9 @@
 
 Batch-hard mining needs every embedding of the effective batch at once. Where they do not fit one forward pass, pass
 one collects them without a graph; the triplet loss over all of them gives the gradient of each embedding; pass two
-runs every chunk again under the same noise and back-propagates its cross-entropy plus dot(embedding, that gradient)
-(GradCache, Gao et al. 2021, arXiv 2101.06983).
+runs the chunks again under the same noise and back-propagates their cross-entropy plus dot(embedding, that gradient)
+(GradCache, Gao et al. 2021, arXiv 2101.06983). The last chunk keeps its graph from pass one, so n chunks take 2n - 1
+forward passes, and n without the triplet.
 """
 
 from collections.abc import Sequence
@@ -65,18 +66,19 @@ def accumulate(
     """
     num_rows = len(batch.labels) * fabric.world_size
     chunks = _cut(batch, micro_batch=micro_batch, rank=fabric.global_rank, num_rows=num_rows, seed=noise_seed)
-    first_pass = _embed(model, chunks) if triplet_weight and len(chunks) > 1 else None
     triplet: _TripletGradient | None = None
+    kept: ModelOutput | None = None
+    if triplet_weight:
+        embeddings, kept = _first_pass(fabric, model, chunks)
+        triplet = _triplet_gradient(fabric, embeddings, batch.labels, loss)
     sums: dict[str, Tensor] = {}
-    for index, chunk in enumerate(chunks):
+    for index, chunk in enumerate(reversed(chunks)):  # the last first: its graph waits
         with fabric.no_backward_sync(model, enabled=index < len(chunks) - 1):
-            output = model(chunk.images, chunk.noise)
+            output = model(chunk.images, chunk.noise) if kept is None else kept
+            kept = None
             terms = loss.classification(output, chunk.targets)
             objective = loss.combine(terms) * (fabric.world_size / num_rows)
-            if triplet_weight:
-                if triplet is None:
-                    local = output.embedding.detach() if first_pass is None else first_pass
-                    triplet = _triplet_gradient(fabric, local, batch.labels, loss)
+            if triplet is not None:
                 start = chunk.noise.start - chunks[0].noise.start
                 cached = triplet.gradient[start : start + len(chunk.labels)]  # (b, D)
                 objective = objective + triplet_weight * fabric.world_size * (output.embedding * cached).sum()
@@ -106,10 +108,14 @@ def _cut(batch: Batch, *, micro_batch: int | None, rank: int, num_rows: int, see
     ]
 
 
-@torch.no_grad()
-def _embed(model: nn.Module, chunks: Sequence[_Chunk]) -> Tensor:
-    """Pass one: the embeddings (n, D) of this rank's rows, under the noise of pass two."""
-    return torch.cat([model(chunk.images, chunk.noise).embedding for chunk in chunks])
+def _first_pass(fabric: "Fabric", model: nn.Module, chunks: Sequence[_Chunk]) -> tuple[Tensor, ModelOutput]:
+    """Return the embeddings (n, D) of this rank's rows under the noise of pass two, and the last chunk's output."""
+    *others, last = chunks
+    with torch.no_grad():
+        embeddings = [model(chunk.images, chunk.noise).embedding for chunk in others]
+    with fabric.no_backward_sync(model, enabled=bool(others)):
+        output: ModelOutput = model(last.images, last.noise)
+    return torch.cat([*embeddings, output.embedding.detach()]), output
 
 
 def _triplet_gradient(fabric: "Fabric", embeddings: Tensor, labels: Tensor, loss: JointLoss) -> _TripletGradient:
