@@ -1,4 +1,3 @@
-import copy
 import errno
 import json
 import shutil
@@ -6,13 +5,10 @@ from importlib.metadata import version
 
 import pytest
 import torch
-from torch import nn
 
-from finevote.build import build_model, build_preprocessing
-from finevote.bundle import MANIFEST_NAME, WEIGHTS_NAME, _NoRandomValues, load_bundle, save_bundle
+from finevote.bundle import MANIFEST_NAME, WEIGHTS_NAME, load_bundle, save_bundle
 from finevote.config import Config
 from finevote.errors import BundleError, StorageError
-from tests.models import FAMILIES, tiny_config
 from tests.tiny import CLASSES, make_config, make_model, write_bundle
 
 
@@ -53,61 +49,6 @@ def test_a_loaded_model_predicts_bit_for_bit_as_the_saved_one(tmp_path):
     assert torch.equal(got.complement, expected.complement)
     assert torch.equal(got.embedding, expected.embedding)
     assert torch.equal(got.votes.per_patch(), expected.votes.per_patch())
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_tensor_of_a_loaded_model_is_that_of_the_saved_one(tmp_path, family):
-    """Weights are mapped into a model that was never filled; nothing of what it was made with may be left."""
-    config = tiny_config(**FAMILIES[family])
-    model = build_model(config, num_classes=len(CLASSES)).eval()
-    settings = {"config": config, "class_names": CLASSES, "details": {}}
-    preprocessing = build_preprocessing(config.data, model.backbone)
-    loaded = load_bundle(save_bundle(tmp_path / "bundle", model, preprocessing=preprocessing, **settings)).model
-    for ours, theirs in (
-        (model.named_parameters, loaded.named_parameters),
-        (model.named_buffers, loaded.named_buffers),
-    ):
-        expected, got = dict(ours()), dict(theirs())  # buffers that are not saved too
-        assert got.keys() == expected.keys()
-        for name, tensor in expected.items():
-            assert torch.equal(got[name], tensor), name
-            assert got[name].dtype == tensor.dtype, name
-            assert got[name].requires_grad == tensor.requires_grad, name
-    images = torch.rand(2, 3, *model.backbone.image_size)
-    with torch.inference_mode():
-        assert torch.equal(loaded(images).logits, model(images).logits)
-
-
-def test_weights_changed_in_memory_are_not_changed_in_the_file(bundle):
-    before = (bundle / WEIGHTS_NAME).read_bytes()
-    with torch.no_grad():
-        for parameter in load_bundle(bundle).model.parameters():
-            parameter.add_(1)
-    assert (bundle / WEIGHTS_NAME).read_bytes() == before
-
-
-def test_weights_in_half_precision_are_read_as_the_model_has_them(tmp_path):
-    config = make_config()
-    model, preprocessing = make_model(config)
-    settings = {"config": config, "class_names": CLASSES, "preprocessing": preprocessing, "details": {}}
-    loaded = load_bundle(save_bundle(tmp_path / "bundle", copy.deepcopy(model).half(), **settings)).model
-    for name, parameter in loaded.named_parameters():
-        assert parameter.dtype == torch.float32
-        assert torch.equal(parameter, model.get_parameter(name).half().float())
-
-
-def test_no_random_number_is_drawn_for_weights_that_a_file_replaces(bundle):
-    values = torch.zeros(1000)
-    with _NoRandomValues():
-        nn.init.trunc_normal_(values)
-        nn.init.kaiming_uniform_(values[None])
-        nn.init.normal_(values)
-    assert not values.any()
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
-    load_bundle(bundle)
-    assert torch.equal(torch.rand(2), expected)
 
 
 def test_what_was_saved_beside_the_weights_comes_back(bundle):

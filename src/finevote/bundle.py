@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from finevote.build import build_model
 from finevote.config import Config, config_from_values
@@ -119,8 +118,7 @@ def load_bundle(folder: Path) -> Bundle:
     _check_files(folder, manifest)
     try:
         config = config_from_values(manifest.config, source="its settings")
-        with _NoRandomValues():
-            model = build_model(config, num_classes=len(manifest.class_names), load_weights=False)
+        model = build_model(config, num_classes=len(manifest.class_names), load_weights=False)
     except FinevoteError as error:
         raise BundleError(
             f"{folder} was written by finevote {manifest.versions.get('finevote')} and cannot be rebuilt by finevote "
@@ -191,28 +189,12 @@ def _find_change(path: Path, entry: FileEntry) -> str | None:
         return f"cannot be read ({error.strerror})"
 
 
-class _NoRandomValues(TorchFunctionMode):
-    """Leave tensors that are to be filled at random as they are: weights from a file take their place at once."""
-
-    _FILLING = frozenset(
-        {Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
-    )
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in self._FILLING:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
 def _load_state(model: nn.Module, path: Path) -> None:
-    """Give the model the tensors of the file, which is mapped into memory, not copied."""
     try:
         state: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
         raise BundleError(f"cannot read {path} ({error}): {_ADVICE}") from error
-    built = model.state_dict()
-    wanted, got = ({name: tuple(tensor.shape) for name, tensor in some.items()} for some in (built, state))
+    wanted, got = ({name: tuple(tensor.shape) for name, tensor in some.items()} for some in (model.state_dict(), state))
     differing = sorted({name for name, _ in wanted.items() ^ got.items()})
     if differing:
         named = ", ".join(
@@ -224,4 +206,4 @@ def _load_state(model: nn.Module, path: Path) -> None:
             f"{path} does not fit the model that its settings describe: {len(differing)} tensors differ "
             f"({named}{rest}): {_ADVICE}"
         )
-    model.load_state_dict({name: tensor.to(built[name].dtype) for name, tensor in state.items()}, assign=True)
+    model.load_state_dict(state, strict=True)

@@ -144,6 +144,10 @@ class TrainingConfig(_Section):
     images_per_class: Annotated[int, Field(ge=2)] = Field(4, description="K of the P x K batches of the triplet")
     keep_rate: KeepRate = Field(1.0, description="as model.voting.keep_rate, in training")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = Field(
+        default=False,
+        description="compile the model (torch.compile): minutes once, then quicker steps, above all on GPUs",
+    )
     ema_decay: Rate = Field(0.0, description="of the averaged weights that are evaluated; 0: off")
     freeze_backbone: bool = Field(default=False, description="train the new blocks and the classifier only")
     head_only_epochs: Annotated[int, Field(ge=0)] = Field(0, description="first epochs with the backbone frozen")

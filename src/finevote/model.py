@@ -104,5 +104,5 @@ class FineGrainedClassifier(nn.Module):
 def _leaving(tokens: Tensor, vote: LayerVote | None, *, num_prefix: int) -> Tensor:
     """Return the positions (B, 1 + k) of CLS and of the selected patches in a layer; CLS alone without a vote."""
     if vote is None:
-        return tokens.new_zeros(len(tokens), 1, dtype=torch.int64)
+        return tokens.new_zeros(tokens.shape[0], 1, dtype=torch.int64)
     return F.pad(num_prefix + vote.ranking[:, : vote.selected.shape[1]], (1, 0))

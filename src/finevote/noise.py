@@ -25,8 +25,20 @@ class Noise(NamedTuple):
 
     def uniform(self, stream: int, rows: int, columns: int) -> Tensor:
         """Return (rows, columns) float32 in [0, 1) on the CPU: this chunk's part of the draw named `stream`."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + stream)
-        return torch.rand(self.num_rows, columns, generator=generator)[self.start : self.start + rows]
+        drawn: Tensor = _draw_uniform(self.seed * 1_000_003 + stream, self.num_rows, columns)
+        return drawn[self.start : self.start + rows]
+
+
+@torch.library.custom_op("finevote::draw_uniform", mutates_args=())
+def _draw_uniform(seed: int, rows: int, columns: int) -> Tensor:
+    """Return (rows, columns) float32 in [0, 1) on the CPU. An operator, so that a compiled graph can hold the draw."""
+    return torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+@_draw_uniform.register_fake
+def _(seed: int, rows: int, columns: int) -> Tensor:
+    del seed
+    return torch.empty(rows, columns)
 
 
 class RowDropout(nn.Module):

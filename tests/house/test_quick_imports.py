@@ -4,13 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from PIL import Image
-
-from tests.tiny import write_bundle
 
 HEAVY = {"torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "matplotlib", "lightning", "PIL", "safetensors"}
-
-UNNEEDED = {"scipy", "sklearn", "matplotlib", "lightning", "pandas", "pyarrow", "datasets", "transformers"}
 
 HELP_OF_ALL_COMMANDS = """
 import sys, typer
@@ -46,23 +41,3 @@ def test_light_modules_import_no_heavy_library(module):
     done = run(f"import sys, finevote.{module}\nprint(*sorted(HEAVY & set(sys.modules)))")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
-
-
-def test_predict_imports_nothing_that_it_does_not_need(tmp_path):
-    """timm and torchvision bring much along; training, figures, tables and data sets must not add to it."""
-    bundle = write_bundle(tmp_path / "bundle")
-    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
-    done = run(
-        f"""
-import sys
-from finevote.cli import app
-try:
-    app(["predict", {str(bundle)!r}, {str(tmp_path / "a.jpg")!r}])
-except SystemExit as stop:
-    assert stop.code == 0
-unneeded = {UNNEEDED} & set(sys.modules)
-assert not unneeded, unneeded
-"""
-    )
-    assert done.returncode == 0, done.stderr
-    assert "a.jpg" in done.stdout

@@ -28,9 +28,11 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 DOWNLOAD = """
+import signal
 import sys
 from pathlib import Path
 from finevote.remote.download import RemoteFile, download
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts without it
 download(RemoteFile("a.bin", (sys.argv[1],), sha256=sys.argv[2]), Path(sys.argv[3]))
 """
 

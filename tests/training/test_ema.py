@@ -68,4 +68,4 @@ def test_state_that_follows_from_buffers_follows_here_too():
     average = WeightAverage(budget, decay=0.99)
     budget.update(torch.tensor([9, 1]))
     average.update(budget)
-    assert average.model.counts == budget.counts == (9, 1)
+    assert average.model.counts == budget.counts == [9, 1]

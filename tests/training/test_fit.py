@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from finevote.build import build_model
 from finevote.bundle import load_bundle
 from finevote.config import config_from_values
-from finevote.errors import DataError, FinevoteError, RunError
+from finevote.errors import ArgumentError, DataError, FinevoteError, RunError
 from finevote.run_folder import RunFolder
 from finevote.training import loop
 from finevote.training.checkpoint import load_checkpoint
@@ -288,3 +289,28 @@ def test_step_seeds_differ_and_are_small_enough_for_the_noise():
     seeds = {loop._step_seed(0, step) for step in range(1000)}
     assert len(seeds) == 1000
     assert max(seeds) * 1_000_003 < 2**63
+
+
+def compile_with(backend):
+    return lambda model: setattr(model, "_compiled_call_impl", torch.compile(model._call_impl, backend=backend))
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_to_the_same_losses(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", compile_with("aot_eager"))  # the compiler without machine code
+    runs = [
+        RunFolder(fit(tiny_config(epochs=2, compile=is_compiled), photographs, out=tmp_path / str(is_compiled)))
+        for is_compiled in (False, True)
+    ]
+    plain, compiled = ([row["loss"] for row in rows_of(run, "epoch")] for run in runs)
+    assert compiled == pytest.approx(plain, rel=1e-5)
+    assert len(compiled) == 2
+
+
+def test_a_machine_that_cannot_compile_says_so(photographs, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_with(refuse))
+    with pytest.raises(ArgumentError, match=r"the model could not be compiled .*no compiler here.*compile=false"):
+        fit(tiny_config(epochs=1, compile=True), photographs, out=tmp_path / "run")

@@ -103,7 +103,7 @@ def make_budget(**changes):
 
 def test_the_budget_moves_towards_the_layer_with_the_higher_yield():
     budget = make_budget()
-    assert budget.counts == (3, 3, 6)
+    assert budget.counts == [3, 3, 6]
     budget.update(torch.tensor([9, 3, 6]))
     assert budget.counts[0] > 3
     assert sum(budget.counts) == 12
@@ -112,7 +112,7 @@ def test_the_budget_moves_towards_the_layer_with_the_higher_yield():
 def test_a_budget_that_is_off_does_not_move():
     budget = make_budget(by="off")
     budget.update(torch.tensor([9, 0, 0]))
-    assert budget.counts == (3, 3, 6)
+    assert budget.counts == [3, 3, 6]
 
 
 def test_the_budget_is_state_that_is_saved_and_copied():

@@ -167,7 +167,7 @@ def _take(tokens: Tensor, positions: Tensor) -> Tensor:
 
 def _first(tokens: Tensor) -> Tensor:
     """Return the position of CLS in every image, (B, 1)."""
-    return tokens.new_zeros(len(tokens), 1, dtype=torch.int64)
+    return tokens.new_zeros(tokens.shape[0], 1, dtype=torch.int64)
 
 
 def _layer_scale(block: Any, number: int) -> nn.Module:

@@ -90,7 +90,7 @@ def look_up(table: Tensor, patches: Tensor | None, *, num_prefix: int) -> Tensor
 
 def take_turns(rotation: Tensor, positions: Tensor) -> Tensor:
     """Return the rotation (B, H or 1, n, 2d) of the tokens at positions (B, n) of a sequence that `look_up` was for."""
-    rotation = rotation.expand(len(positions), *rotation.shape[-3:])  # (B, H or 1, N, 2d)
+    rotation = rotation.expand(positions.shape[0], *rotation.shape[-3:])  # (B, H or 1, N, 2d)
     return rotation.gather(2, positions[:, None, :, None].expand(-1, rotation.shape[1], -1, rotation.shape[3]))
 
 

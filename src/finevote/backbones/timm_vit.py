@@ -94,7 +94,7 @@ class TokenEmbedding(nn.Module):
         """Return tokens (B, N, D) of images (B, 3, rows, columns)."""
         patches = self.patch_embed(images)  # (B, P, D)
         given = (self.cls_token, self.dist_token, self.reg_token)
-        prefix = [token.expand(len(images), -1, -1) for token in given if token is not None]
+        prefix = [token.expand(images.shape[0], -1, -1) for token in given if token is not None]
         positions = 0.0 if self.pos_embed is None else self.pos_embed
         if self.positions_on_patches_only:
             tokens = torch.cat([*prefix, patches + positions], dim=1)

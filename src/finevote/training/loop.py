@@ -24,6 +24,7 @@ from finevote.files import atomic_write
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
 from finevote.training.checkpoint import config_hash, load_best, load_checkpoint, save_checkpoint
+from finevote.training.compiling import compiled
 from finevote.training.launch import StopRequest, listen_for_stop
 from finevote.training.optim import rate_table, schedule_factor, set_rates
 from finevote.training.parts import build_parts
@@ -100,7 +101,7 @@ class Training:
             done=self.num_steps_done * training.batch_size,
             console=self.console,
         )
-        with listen_for_stop() as stop, meter:
+        with listen_for_stop() as stop, meter, compiled(self.parts.model, wanted=training.compile):
             while self.position.epoch < training.epochs:
                 if not self._train_epoch(stop, meter):
                     self._stop()

@@ -124,7 +124,7 @@ class VotingHead(nn.Module):
             rows = rows[..., : patches.shape[1]]
         ballots = count_ballots(rows, num_votes=self.num_votes_per_head)  # (B, n)
         if patches is not None:
-            ballots = ballots.new_zeros(len(ballots), grid[0] * grid[1]).scatter(1, patches, ballots)  # (B, P)
+            ballots = ballots.new_zeros(ballots.shape[0], grid[0] * grid[1]).scatter(1, patches, ballots)  # (B, P)
         enhanced = ballots if self.smoothing is None else self.smoothing(ballots, grid)
         scores = enhanced if patches is None else enhanced.gather(1, patches)  # (B, n)
         ranking = rank_patches(scores, rows.mean(1))
@@ -184,8 +184,8 @@ class VotingHead(nn.Module):
         """Return complement logits (B, C), the second vote, and the tokens for the key stage."""
         num_selected = self.budget.total
         if self.refine is None:
-            positions = torch.arange(num_selected, device=cls.device).expand(len(cls), -1)
-            no_vote = SecondVote(cls.new_zeros(len(cls), num_selected, dtype=torch.float32), positions)
+            positions = torch.arange(num_selected, device=cls.device).expand(cls.shape[0], -1)
+            no_vote = SecondVote(cls.new_zeros(cls.shape[0], num_selected, dtype=torch.float32), positions)
             return None, no_vote, gathered
         reading = self.refine.read(cls, gathered.tokens, patches=gathered.patches, with_rows=True)
         second = vote_again(

@@ -65,7 +65,7 @@ class RefinementStage(nn.Module):
     def write(self, reading: Any, *, wanted: Tensor | None, noise: Noise | None) -> Tensor:
         """Return CLS refined and normalised, (B, 1, D), or (B, 1 + m, D) with the tokens `wanted` (B, m) behind it."""
         if wanted is None:
-            wanted = reading.tokens.new_empty(len(reading.tokens), 0, dtype=torch.int64)
+            wanted = reading.tokens.new_empty(reading.tokens.shape[0], 0, dtype=torch.int64)
         positions = F.pad(1 + wanted, (1, 0))  # (B, 1 + m)
         return self.norm(self.layer.write(reading, wanted=positions, noise=noise))  # type: ignore[no-any-return]
 

@@ -98,7 +98,7 @@ class TokenBudget(nn.Module):
 
     The rates are a buffer: they change predictions, so they are saved with the weights. `counts` is derived from it
     at construction, on `load_state_dict` and on `update`, never in a forward pass, which therefore need not wait for
-    a device.
+    a device. It is a list, since torch.compile takes the numbers of a tuple for constants.
 
     Args:
         initial_rates: one positive number a layer, any scale.
@@ -126,7 +126,7 @@ class TokenBudget(nn.Module):
         self.by = by
         whole = sum(initial_rates)
         self.register_buffer("rates", torch.tensor([rate / whole for rate in initial_rates]))  # (S,)
-        self.counts: tuple[int, ...] = ()
+        self.counts: list[int] = []
         self.derive_counts()
         self.register_load_state_dict_post_hook(_derive_counts_after_loading)  # type: ignore[no-untyped-call]
 
@@ -140,4 +140,4 @@ class TokenBudget(nn.Module):
 
     def derive_counts(self) -> None:
         """Set `counts` from the rates."""
-        self.counts = allocate(self.rates.tolist(), total=self.total, limit=self.limit)
+        self.counts = list(allocate(self.rates.tolist(), total=self.total, limit=self.limit))
