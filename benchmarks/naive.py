@@ -175,6 +175,8 @@ def check(model: FineGrainedClassifier) -> None:
         }.items():
             if found:
                 raise UnsupportedModelError(f"the naive classifier does not do {problem}")
+    if model.keep_rate < 1:
+        raise UnsupportedModelError("the naive classifier does not do a keep_rate below 1")
     if model.head.dropout.rate > 0:
         raise UnsupportedModelError("the naive classifier does not do dropout")
 

@@ -93,6 +93,7 @@ def test_gradients_are_those_of_the_oracle():
         (FAMILIES["siglip2"], "a summary token"),
         ({"model__drop_path": 0.1}, "drop-path"),
         ({"model__dropout": 0.1}, "dropout"),
+        ({"model__voting__keep_rate": 0.5}, "keep_rate below 1"),
         ({"model__voting__enabled": False}, "needs a voting head"),
     ],
 )

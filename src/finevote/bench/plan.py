@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import product
@@ -14,9 +14,14 @@ from finevote.errors import ArgumentError
 class What(StrEnum):
     """The things that can be measured."""
 
+    OPERATIONS = "operations"
     STEP = "step"
     MEMORY = "memory"
+    BREAKDOWN = "breakdown"
+    PRECISION = "precision"
     GROWTH = "growth"
+    LOADER = "loader"
+    STARTUP = "startup"
 
 
 class Action(StrEnum):
@@ -131,10 +136,10 @@ class Plan:
         for backbone, size, precision, mode, action in combinations:
             yield self._case(backbone, size, action=action, precision=precision, mode=mode)
 
-    def plain_cases(self) -> Iterator[Case]:
-        """Yield one case for each backbone and size: a forward pass in float32, eager."""
-        for backbone, size in product(self.backbones, self.sizes):
-            yield self._case(backbone, size)
+    def plain_cases(self, precisions: Sequence[Precision] = (Precision.FP32,)) -> Iterator[Case]:
+        """Yield a forward pass, eager, for each backbone, size and precision."""
+        for backbone, size, precision in product(self.backbones, self.sizes, precisions):
+            yield self._case(backbone, size, precision=precision)
 
     def growth_cases(self) -> Iterator[Case]:
         """Yield the cases from small to large images, and then from few to many classes at the first size; batch 1."""

@@ -10,14 +10,21 @@ from types import MappingProxyType
 import torch
 from rich.console import Console
 
+from finevote.bench.breakdown import measure_breakdown
 from finevote.bench.contenders import config_of, count_tokens, find_contender
 from finevote.bench.cost import measure_growth, measure_memory, measure_times
+from finevote.bench.loader import measure_loader
 from finevote.bench.machine import describe_machine, describe_versions, find_commit
+from finevote.bench.operations import measure_operations
 from finevote.bench.plan import Plan, What
-from finevote.bench.results import TABLE_NAME, Results, Sample
+from finevote.bench.plot import plot_growth
+from finevote.bench.precision import measure_precision
+from finevote.bench.results import PLOT_NAME, TABLE_NAME, Results, Sample
+from finevote.bench.startup import measure_startup
 from finevote.bench.tables import in_words
 from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, RunError
+from finevote.explanation.figures import save_figure
 from finevote.run_folder import next_run_path
 
 Measure = Callable[[Plan], Iterator[list[Sample]]]
@@ -51,7 +58,7 @@ def run_bench(plan: Plan, *, out: Path | None = None) -> Path:
                 _tell(console, samples)
     finally:
         if results.samples:
-            console.print(f"{folder / TABLE_NAME}", soft_wrap=True)
+            _finish(console, results)
     if all(sample.value is None for sample in results.samples):
         reason = results.samples[0].note if results.samples else "the plan is empty"
         raise RunError(f"nothing could be measured: {reason}")
@@ -67,6 +74,14 @@ def check(plan: Plan) -> None:
     for case in plan.plain_cases():
         config_of(case)
         count_tokens(case)
+
+
+def _finish(console: Console, results: Results) -> None:
+    """Draw what there is, and say where everything is."""
+    console.print(results.folder / TABLE_NAME, soft_wrap=True)
+    figure = plot_growth(results.samples)
+    if figure is not None:
+        console.print(save_figure(figure, results.folder / PLOT_NAME), soft_wrap=True)
 
 
 def _tell(console: Console, samples: list[Sample]) -> None:
@@ -88,8 +103,13 @@ def _tell(console: Console, samples: list[Sample]) -> None:
 
 MEASURES: Mapping[What, Measure] = MappingProxyType(
     {
+        What.OPERATIONS: measure_operations,
         What.STEP: measure_times,
         What.MEMORY: measure_memory,
+        What.BREAKDOWN: measure_breakdown,
+        What.PRECISION: measure_precision,
         What.GROWTH: measure_growth,
+        What.LOADER: measure_loader,
+        What.STARTUP: measure_startup,
     }
 )

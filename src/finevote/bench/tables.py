@@ -19,7 +19,7 @@ _CASE_FIELDS = {
     "mode": "mode",
     "device": "device",
 }
-_RATIO = " ratio"
+_RATIO, _SHARE = " ratio", " share"  # stand behind the value that they are of
 
 
 def markdown(about: Mapping[str, Any], samples: Sequence[Sample]) -> str:
@@ -81,13 +81,11 @@ def _section(samples: Sequence[Sample]) -> list[str]:
     columns = list(dict.fromkeys(sample.contender for sample in samples))
     rows: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for sample in samples:
-        quantity = sample.quantity.removesuffix(_RATIO)
+        quantity = sample.quantity.removesuffix(_RATIO).removesuffix(_SHARE)
         values = (getattr(sample, name) for name in differing)
         key = (*("" if value is None else str(value) for value in values), quantity, sample.part)
         cells = rows.setdefault(key, {})
-        is_ratio_to_itself = sample.quantity.endswith(_RATIO) and sample.contender == "plain"
-        if not is_ratio_to_itself:
-            cells.setdefault(sample.contender, []).append(in_words(sample))
+        cells.setdefault(sample.contender, []).append(in_words(sample))
     titles = [*(_CASE_FIELDS[name] for name in differing), "quantity", "part", *columns]
     table = [[*key, *("; ".join(cells.get(column, [])) for column in columns)] for key, cells in rows.items()]
     return _table(titles, table)
