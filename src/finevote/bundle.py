@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from finevote.build import build_model
 from finevote.config import Config, config_from_values
 from finevote.errors import BundleError, FinevoteError
-from finevote.files import atomic_folder, sha256_of
+from finevote.files import atomic_folder, atomic_write, sha256_of
 from finevote.model import FineGrainedClassifier
 from finevote.types import Preprocessing
 
@@ -102,10 +102,25 @@ def save_bundle(
             "details": dict(details),
             "files": {WEIGHTS_NAME: _describe(temporary / WEIGHTS_NAME).model_dump()},
         }
-        content = json.loads(json.dumps(content))  # as it will be read: tuples are lists, keys are strings
-        text = json.dumps({**content, "sha256": _content_hash(content)}, indent=1, ensure_ascii=False)
-        (temporary / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+        (temporary / MANIFEST_NAME).write_text(_sealed(content), encoding="utf-8")
     return folder
+
+
+def record_keep_rate(folder: Path, keep_rate: float, *, details: Mapping[str, Any]) -> None:
+    """Make a keep rate the bundle's own, with what it was chosen by; bundle.json changes as a whole or not at all.
+
+    Args:
+        folder: of the bundle.
+        keep_rate: share of patches that each reducing layer keeps.
+        details: ready for JSON; kept under "keep_rate" in the bundle's details.
+
+    Raises:
+        BundleError: as `read_manifest`.
+    """
+    content = read_manifest(folder).model_dump(mode="json", exclude={"sha256"})
+    content["config"]["model"]["voting"]["keep_rate"] = keep_rate
+    content["details"]["keep_rate"] = dict(details)
+    atomic_write(folder / MANIFEST_NAME, _sealed(content))
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -155,6 +170,13 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise BundleError(f"{path} is not valid ({problems}): {_ADVICE}") from None
+
+
+def _sealed(content: Mapping[str, Any]) -> str:
+    """Return the text of bundle.json: the content and the hash of it."""
+    content = json.loads(json.dumps(content))  # as it will be read: tuples are lists, keys are strings
+    text = json.dumps({**content, "sha256": _content_hash(content)}, indent=1, ensure_ascii=False)
+    return text + "\n"
 
 
 def _content_hash(content: Mapping[str, Any]) -> str:

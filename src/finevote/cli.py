@@ -25,6 +25,7 @@ from finevote.cli_output import (
     print_rich,
     yaml_lines,
 )
+from finevote.cli_speed import tune_speed
 from finevote.errors import ArgumentError, DataError, FinevoteError, plain_message
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ Run = Annotated[
     typer.Argument(metavar="RUN", readable=False, file_okay=False, help="A run folder, as `finevote fit` makes it."),
 ]
 SplitOption = Annotated[Split, typer.Option(help="Each look at the test split is entered in the run's ledger.")]
+KeepRateOption = Annotated[
+    float | None,
+    typer.Option(help="Share of patches that each reducing layer keeps: less is faster; the bundle's unless given."),
+]
 DataOption = Annotated[str | None, typer.Option(help="Where the data set lies now, if it has moved.")]
 
 
@@ -200,6 +205,7 @@ def evaluate(
     run: Run,
     split: SplitOption = Split.VAL,
     data: DataOption = None,
+    keep_rate: KeepRateOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure a run on a split.
@@ -214,7 +220,7 @@ def evaluate(
         else:
             print_rich(report.table())
 
-    measure(run, split=split.value, data=data, on_report=show)
+    measure(run, split=split.value, data=data, keep_rate=keep_rate, on_report=show)
 
 
 @app.command()
@@ -225,6 +231,7 @@ def predict(
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Write to a .csv or .jsonl file instead of printing.")] = None,
+    keep_rate: KeepRateOption = None,
 ) -> None:
     """Name what is in photographs.
 
@@ -237,7 +244,7 @@ def predict(
     from finevote.progress import Meter
 
     paths = list_images(inputs)
-    predictor = Predictor.load(run, device="auto")
+    predictor = Predictor.load(run, device="auto", keep_rate=keep_rate)
     with Meter("predict", total=len(paths)) as meter:
         answers, unreadable = predictor.predict_files(paths, top=top, advance=meter.advance)
     for path, reason in unreadable.items():
@@ -376,3 +383,4 @@ def backbones(
 
 
 app.command()(bench)
+app.command("tune-speed")(tune_speed)

@@ -35,6 +35,7 @@ def evaluate(
     *,
     split: str = "val",
     data: str | Path | None = None,
+    keep_rate: float | None = None,
     on_report: Callable[[Report], object] | None = None,
 ) -> Report:
     """Predict a split with the run's bundle and return the figures, which are also written into the run.
@@ -46,10 +47,11 @@ def evaluate(
         run: a folder that `finevote fit` has finished.
         split: "val", as it was divided for the run, or "test".
         data: where the data set lies now, if it has moved.
+        keep_rate: share of patches that each reducing layer keeps; None for the bundle's own.
         on_report: called with the figures before they are written, so that they are not lost if that fails.
 
     Raises:
-        ArgumentError: there is no such split.
+        ArgumentError: there is no such split, or the model cannot keep patches at that rate.
         BundleError: the bundle is missing or not as it was written.
         DataError: the data set lacks the split or images of it, or has other classes than the run.
         RunError: `run` is no run.
@@ -57,8 +59,8 @@ def evaluate(
     """
     _check_split(split)
     folder = RunFolder.open(Path(run))
-    predictor = Predictor.load(folder.path, device="auto")
-    source = _open_split(folder, predictor.bundle, split=split, data=data)
+    predictor = Predictor.load(folder.path, device="auto", keep_rate=keep_rate)
+    source = open_split(folder, predictor.bundle, split=split, data=data)
     unreadable = _check_images(source) if split == "test" else {}  # those of val were checked before training
     source = without(source, unreadable)
     records = source.splits[split]
@@ -83,6 +85,7 @@ def evaluate(
         protocol=source.protocol,
         setting=folder.read_json(folder.data_json)["setting"],
         notes=source.notes,
+        keep_rate=predictor.model.keep_rate,
     )
     if on_report is not None:
         on_report(report)
@@ -98,10 +101,10 @@ def draw_examples(run: Path | str, *, split: str = "val", data: str | Path | Non
     _check_split(split)
     folder = RunFolder.open(Path(run))
     predictor = Predictor.load(folder.path)
-    if not _is_measured(folder, split):
+    if not _is_measured(folder, split, keep_rate=predictor.model.keep_rate):
         evaluate(run, split=split, data=data)
     predictions, _ = load_predictions(folder.predictions / f"{split}.npz")
-    source = _open_split(folder, predictor.bundle, split=split, data=data)
+    source = open_split(folder, predictor.bundle, split=split, data=data)
     rows = choose_examples(predictions)
     is_right = predictions.logits.argmax(axis=1) == predictions.labels
     num_right = int(is_right[rows].sum())
@@ -148,7 +151,7 @@ def _check_split(split: str) -> None:
         raise ArgumentError(f"cannot measure on the split {split!r}{suggest(split, SPLITS)}")
 
 
-def _open_split(folder: RunFolder, bundle: Bundle, *, split: str, data: str | Path | None) -> DataSource:
+def open_split(folder: RunFolder, bundle: Bundle, *, split: str, data: str | Path | None) -> DataSource:
     """Return the data set with `split` as the run knows it; the test split is opened only if it is the one."""
     saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
     if split == "val" and "val" not in divided["splits"]:
@@ -214,12 +217,14 @@ def _write(folder: RunFolder, predictions: Predictions, report: Report) -> None:
     atomic_write(_report_json(folder, report.split), text + "\n")
 
 
-def _is_measured(folder: RunFolder, split: str) -> bool:
+def _is_measured(folder: RunFolder, split: str, *, keep_rate: float) -> bool:
     """Tell whether the split's predictions are there and come from the bundle that is there now."""
     report = _report_json(folder, split)
     if not report.is_file() or not (folder.predictions / f"{split}.npz").is_file():
         return False
-    return bool(folder.read_json(report).get("bundle_sha256") == read_manifest(folder.bundle).sha256)
+    saved = folder.read_json(report)
+    is_as_recorded: bool = saved.get("keep_rate", 1.0) == keep_rate
+    return is_as_recorded and bool(saved.get("bundle_sha256") == read_manifest(folder.bundle).sha256)
 
 
 def _make_examples(

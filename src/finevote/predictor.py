@@ -51,14 +51,19 @@ class Predictor:
         self._transform = eval_transform(bundle.preprocessing)
 
     @classmethod
-    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> Self:
+    def load(cls, path: Path | str, device: torch.device | str = "cpu", *, keep_rate: float | None = None) -> Self:
         """Load from a bundle folder, or from a run folder that has one.
 
+        `keep_rate` is the share of patches that each reducing layer keeps (docs/method.md, 10); None for the bundle's.
+
         Raises:
-            ArgumentError: there is no such device.
+            ArgumentError: there is no such device, or the model cannot keep patches at that rate.
             BundleError: there is no bundle, or it is not as it was written.
         """
-        return cls(load_bundle(find_bundle(Path(path))), device=device)
+        predictor = cls(load_bundle(find_bundle(Path(path))), device=device)
+        if keep_rate is not None:
+            predictor.model.set_keep_rate(keep_rate)
+        return predictor
 
     def predict(self, image: ImageLike, *, top: int = 5) -> Ranked:
         """Return the `top` likeliest classes of one image: a path, a PIL image, or a uint8 array (rows, columns, 3).

@@ -114,6 +114,16 @@ class RunFolder:
         return self.path / "predictions"
 
     @property
+    def speed_json(self) -> Path:
+        """Accuracy and time over the keep rate."""
+        return self.path / "speed.json"
+
+    @property
+    def speed_png(self) -> Path:
+        """The same as a curve."""
+        return self.path / "speed.png"
+
+    @property
     def test_ledger_jsonl(self) -> Path:
         """One line for each time the test split was opened."""
         return self.path / "test_ledger.jsonl"

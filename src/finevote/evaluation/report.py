@@ -64,6 +64,7 @@ class Report:
     `protocol` names how a published set was divided, `setting` says in words what the model was trained and chosen on,
     `notes` what else is to be known of the data. `seen` maps images whose very file the model was fitted to or chosen
     on to that one, None where that could not be looked up; `top_1_unseen` is over the others, None if all or none are.
+    `keep_rate` is the share of patches that each reducing layer kept.
     """
 
     run: str
@@ -86,6 +87,7 @@ class Report:
     on_subject: PointingFigure | None = None
     seen: Mapping[str, str] | None = None
     top_1_unseen: Accuracy | None = None
+    keep_rate: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report ready for JSON; shares are fractions, not percent."""
@@ -152,6 +154,8 @@ class Report:
                     f"{votes:.1%} of the final votes fall {place} {area:.1%} of the view: "
                     f"{lift:.1f} times as many as by area ({num_images:,} images)"
                 )
+        if self.keep_rate < 1:
+            notes.append(f"keep rate {self.keep_rate:g}: patches with the fewest votes leave the trunk early, merged")
         notes += [f"{self.data}: {note}" for note in self.notes]
         if self.seen:
             notes.append(self._seen_note(len(self.seen)))
@@ -187,6 +191,7 @@ def make_report(
     notes: Sequence[str] = (),
     on_subject: PointingFigure | None = None,
     seen: Mapping[str, str] | None = None,
+    keep_rate: float = 1.0,
 ) -> Report:
     """Return the report of a split's predictions.
 
@@ -228,6 +233,7 @@ def make_report(
         top_1_unseen=_proportion(int(is_right[is_unseen].sum()), int(is_unseen.sum()))
         if is_unseen.any() and not is_unseen.all()
         else None,
+        keep_rate=keep_rate,
     )
 
 
