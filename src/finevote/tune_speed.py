@@ -2,7 +2,6 @@
 
 import json
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -40,7 +39,7 @@ _EVALUATION_BATCH = 32
 
 
 class SpeedPoint(NamedTuple):
-    """What one keep rate gives: shares in [0, 1] with the 95% interval, and times as ratios of medians.
+    """What one keep rate gives: shares in [0, 1] with the 95% interval, and times as medians of ratios.
 
     `num_lost` images are named right at keep rate 1 but wrong here, `num_won` the other way round; `p_value` is that of
     McNemar's exact test between the two.
@@ -87,10 +86,8 @@ class SpeedCurve:
         """What was chosen, in a sentence."""
         exact, chosen = self.points[0], self.chosen
         drop = 100 * (exact.accuracy - chosen.accuracy)
-        return (
-            f"Keep rate {chosen.keep_rate:g}: {chosen.plain_time_ratio:.2f} of the plain backbone's time, "
-            f"{abs(drop):.2f} points {'lower' if drop > 0 else 'higher' if drop < 0 else 'of difference'}"
-        )
+        change = f"{abs(drop):.2f} points {'lower' if drop > 0 else 'higher'}" if drop else "as accurate as 1"
+        return f"Keep rate {chosen.keep_rate:g}: {chosen.plain_time_ratio:.2f} of plain's time, {change}"
 
     def table(self) -> RenderableType:
         """Return the curve as `rich` prints it."""
@@ -113,7 +110,7 @@ class SpeedCurve:
             f"\n{self.summary}\n"
             f"* is the fastest within {self.max_drop:g} points of keep rate 1, chosen on {self.num_images:,} "
             f"{self.split} images, of which one is {100 / self.num_images:.2g} points. Lost, won and McNemar's exact p "
-            f"are against keep rate 1. Times: medians, {self.batch_size} images at once, {self.device}."
+            f"are against keep rate 1. Times: median ratios, {self.batch_size} images at once, {self.device}."
         )
         return Group(Text(f"{self.run}: {self.split} split of {self.data}", style="bold"), "", table, Text(notes))
 
@@ -179,8 +176,8 @@ def choose_rate(points: Sequence[SpeedPoint], *, max_drop: float) -> float:
     return min(allowed, key=lambda point: point.time_ratio).keep_rate
 
 
-def time_forwards(forwards: Sequence[Callable[[], object]], *, num_rounds: int = _NUM_ROUNDS) -> list[float]:
-    """Return the median time of each call in s; all take turns, so that a change of the machine's speed meets all."""
+def time_forwards(forwards: Sequence[Callable[[], object]], *, num_rounds: int = _NUM_ROUNDS) -> NDArray[np.float64]:
+    """Return the times in s, (calls, rounds); calls take turns, so that a change of the machine's speed meets all."""
     seconds: list[list[float]] = [[] for _ in forwards]
     for turn in range(1 + num_rounds):  # the first warms up
         for number, forward in enumerate(forwards):
@@ -188,7 +185,7 @@ def time_forwards(forwards: Sequence[Callable[[], object]], *, num_rounds: int =
             forward()
             if turn:
                 seconds[number].append(time.perf_counter() - start)
-    return [statistics.median(values) for values in seconds]
+    return np.array(seconds)
 
 
 def _forwards(
@@ -249,12 +246,13 @@ def _name_right(predictor: Predictor, source: DataSource, rates: Sequence[float]
 
 
 def _make_points(
-    rates: Sequence[float], is_right: NDArray[np.bool_], seconds: Sequence[float]
+    rates: Sequence[float], is_right: NDArray[np.bool_], seconds: NDArray[np.float64]
 ) -> tuple[SpeedPoint, ...]:
-    """Return the points; `seconds` are those of the rates, and last of the plain backbone."""
+    """Return the points; `seconds` (rates + 1, rounds) are those of the rates, and last of the plain backbone."""
     exact = is_right[0]
+    time_ratios, plain_ratios = (np.median(seconds / seconds[other], axis=1).tolist() for other in (0, -1))
     points = []
-    for rate, right, time_s in zip(rates, is_right, seconds, strict=False):
+    for number, (rate, right) in enumerate(zip(rates, is_right, strict=True)):
         num_correct, num_images = int(right.sum()), len(right)
         num_lost, num_won = int((exact & ~right).sum()), int((right & ~exact).sum())
         points.append(
@@ -266,8 +264,8 @@ def _make_points(
                 num_lost=num_lost,
                 num_won=num_won,
                 p_value=mcnemar(num_lost, num_won),
-                time_ratio=time_s / seconds[0],
-                plain_time_ratio=time_s / seconds[-1],
+                time_ratio=time_ratios[number],
+                plain_time_ratio=plain_ratios[number],
             )
         )
     return tuple(points)

@@ -40,14 +40,14 @@ def speed_curve(marks: Sequence[Mark], *, chosen: float, tolerated: float, title
     style.plain_axes(axes)
     axes.axhline(tolerated, color=style.MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
     axes.plot([mark.time_ratio for mark in marks], [mark.accuracy for mark in marks], color=style.RIGHT, linewidth=1.6)
-    for mark in marks:
+    for number, mark in enumerate(marks):
         color = style.WRONG if mark.keep_rate == chosen else style.RIGHT
         axes.plot([mark.time_ratio] * 2, [mark.low, mark.high], color=color, linewidth=1.2, alpha=0.55)
         axes.plot(mark.time_ratio, mark.accuracy, "o", color=color, markersize=7 if mark.keep_rate == chosen else 5)
         axes.annotate(
             f"{mark.keep_rate:g}",
             (mark.time_ratio, mark.accuracy),
-            xytext=(6, 6),
+            xytext=(6, -14 if number % 2 else 6),  # neighbours lie close together
             textcoords="offset points",
             fontproperties=style.font(style.SMALL_PT, bold=mark.keep_rate == chosen),
             color=color,
