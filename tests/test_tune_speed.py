@@ -120,6 +120,10 @@ def test_the_fastest_within_the_tolerance_is_chosen(max_drop, expected):
     assert choose_rate(points, max_drop=max_drop) == expected
 
 
+def test_a_saving_within_the_noise_of_the_clock_is_not_chosen():
+    assert choose_rate([point(1.0, 950, 1.0), point(0.5, 950, 0.99)], max_drop=1.0) == 1.0
+
+
 def test_timed_calls_take_turns():
     calls = []
     seconds = time_forwards([lambda: calls.append("a"), lambda: calls.append("b")], num_rounds=3)
