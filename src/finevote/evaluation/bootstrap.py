@@ -1,0 +1,58 @@
+"""Bootstrap intervals of figures that are no plain share of images; images of a group are drawn together."""
+
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finevote.errors import ArgumentError
+from finevote.evaluation.intervals import Interval
+
+NUM_RESAMPLES = 1000
+METHOD = "percentile bootstrap"
+
+
+def bootstrap_intervals(
+    statistic: Callable[[NDArray[np.int64]], Sequence[float]],
+    num_images: int,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> list[Interval]:
+    """Return the percentile interval (Efron and Tibshirani 1993) of each figure that `statistic` gives.
+
+    A figure that is NaN in a resample, such as the accuracy of a class that was not drawn, is left out of it.
+
+    Args:
+        statistic: from row numbers, with repeats, to a fixed number of figures.
+        num_images: n; rows are 0 to n - 1.
+        groups: one for each image; images of one group are drawn together, as one draw. None: each image by itself.
+        num_resamples: how often to draw.
+        seed: of the draws.
+        confidence: share of the resamples between the ends.
+
+    Raises:
+        ArgumentError: there are no images, or not a group for each.
+    """
+    if num_images < 1 or (groups is not None and len(groups) != num_images):
+        given = "no groups" if groups is None else f"{len(groups)} groups"
+        raise ArgumentError(f"{num_images} images with {given}: give one or more images and a group for each, or None")
+    members = _rows_of_groups(range(num_images) if groups is None else groups)
+    generator = np.random.default_rng(seed)
+    figures = []
+    for _ in range(num_resamples):
+        drawn = generator.integers(0, len(members), len(members))
+        rows = drawn if groups is None else np.concatenate([members[number] for number in drawn])
+        figures.append(statistic(rows))
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(np.asarray(figures, np.float64), [tail, 1 - tail], axis=0)
+    return [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+def _rows_of_groups(groups: Sequence[Hashable]) -> list[NDArray[np.int64]]:
+    rows: dict[Hashable, list[int]] = {}
+    for row, group in enumerate(groups):
+        rows.setdefault(group, []).append(row)
+    return [np.array(numbers, np.int64) for numbers in rows.values()]
