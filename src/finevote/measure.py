@@ -93,6 +93,21 @@ def evaluate(
     return report
 
 
+def predictions_of(
+    run: Path | str, *, split: str = "val", data: str | Path | None = None
+) -> tuple[Predictions, tuple[str, ...]]:
+    """Return what the run's bundle says of a split, and the class names; measured first if that has not been done.
+
+    Raises as `evaluate` does.
+    """
+    _check_split(split)
+    folder = RunFolder.open(Path(run))
+    keep_rate = float(read_manifest(folder.bundle).config["model"]["voting"].get("keep_rate", 1.0))
+    if not _is_measured(folder, split, keep_rate=keep_rate):
+        evaluate(run, split=split, data=data)
+    return load_predictions(folder.predictions / f"{split}.npz")
+
+
 def draw_examples(run: Path | str, *, split: str = "val", data: str | Path | None = None) -> Path:
     """Draw right and wrong predictions of a split as `examples_{split}.png` in the run; return its path.
 

@@ -1,0 +1,178 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from finevote.errors import ArgumentError
+from finevote.evaluation.paired import class_changes, hierarchical_bootstrap, holm, mcnemar_exact, paired_bootstrap
+
+pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+def draw_pair(rng, n, *, lost, gained, both=0.6):
+    """Return two rows of right answers where the first alone is right in `lost` of images, the second in `gained`."""
+    kinds = rng.choice(4, size=n, p=[both, lost, gained, 1 - both - lost - gained])
+    return np.isin(kinds, (0, 1)), np.isin(kinds, (0, 2))
+
+
+@given(pairs)
+def test_mcnemar_is_the_doubled_binomial_tail(rows):
+    first, second = np.array(rows).T
+    b, c = int((first & ~second).sum()), int((second & ~first).sum())
+    tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
+    assert mcnemar_exact(first, second) == (b, c, pytest.approx(min(1.0, 2 * tail)))
+
+
+@given(pairs)
+def test_exchanging_the_two_exchanges_what_is_said_of_them(rows):
+    first, second = np.array(rows).T
+    here, there = mcnemar_exact(first, second), mcnemar_exact(second, first)
+    assert (here.only_first, here.only_second, here.p_value) == (there.only_second, there.only_first, there.p_value)
+    one = paired_bootstrap(first, second, seed=0, num_draws=500)
+    assert one.low <= one.value <= one.high
+    assert one.value == pytest.approx(-paired_bootstrap(second, first, seed=0, num_draws=500).value)
+
+
+def test_a_large_sample_agrees_with_the_bootstrap_of_scipy():
+    first, second = draw_pair(np.random.default_rng(0), 2000, lost=0.05, gained=0.1)
+    ours = paired_bootstrap(first, second, seed=1)
+    oracle = stats.bootstrap(
+        (second.astype(float) - first,), np.mean, n_resamples=4000, batch=500, rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((oracle.low, oracle.high), abs=1.2e-3)
+
+
+@pytest.mark.parametrize("n", [50, 500, 5000])
+@pytest.mark.parametrize(("lost", "gained"), [(0.1, 0.1), (0.05, 0.1), (0.1, 0.2)])
+def test_the_interval_covers_the_truth_about_95_times_in_100(n, lost, gained):
+    rng = np.random.default_rng(0)
+    drawn = [draw_pair(rng, n, lost=lost, gained=gained) for _ in range(600)]
+    intervals = [paired_bootstrap(*pair, seed=seed, num_draws=1000) for seed, pair in enumerate(drawn)]
+    covered = np.mean([found.low <= gained - lost <= found.high for found in intervals])
+    assert 0.93 <= covered <= 0.97
+
+
+def test_equally_good_classifiers_are_told_apart_in_at_most_5_of_100():
+    rng = np.random.default_rng(0)
+    p_values = [mcnemar_exact(*draw_pair(rng, 500, lost=0.05, gained=0.05)).p_value for _ in range(1000)]
+    assert np.mean(np.array(p_values) < 0.05) <= 0.05
+
+
+def test_a_classifier_beside_itself_makes_no_difference_but_keeps_an_interval():
+    right = np.arange(100) < 90
+    found = paired_bootstrap(right, right, seed=0)
+    assert found.value == 0
+    assert -0.05 < found.low < 0 < found.high < 0.05
+    assert mcnemar_exact(right, right) == (0, 0, 1.0)
+
+
+def test_images_of_one_subject_count_as_one():
+    first, second = draw_pair(np.random.default_rng(0), 40, lost=0.1, gained=0.2)
+    repeated = [np.repeat(right, 25) for right in (first, second)]
+    groups = [f"bird {number}" for number in range(40) for _ in range(25)]
+    alone, together = paired_bootstrap(first, second, seed=3), paired_bootstrap(*repeated, seed=3, groups=groups)
+    assert together == pytest.approx(alone)
+    assert together.num_units == 40
+
+
+def test_groups_cover_where_images_alone_do_not():
+    rng = np.random.default_rng(0)
+    groups = [str(number) for number in range(60) for _ in range(8)]
+    covered = np.zeros(2)
+    for seed in range(300):
+        pair = [np.repeat(right, 8) for right in draw_pair(rng, 60, lost=0.15, gained=0.15)]
+        for number, grouping in enumerate((groups, None)):
+            found = paired_bootstrap(*pair, seed=seed, groups=grouping, num_draws=500)
+            covered[number] += found.low <= 0 <= found.high
+    assert covered[0] / 300 >= 0.92
+    assert covered[1] / 300 <= 0.75
+
+
+def test_images_without_a_group_are_drawn_by_themselves():
+    first, second = draw_pair(np.random.default_rng(0), 50, lost=0.1, gained=0.2)
+    assert paired_bootstrap(first, second, seed=0, groups=[None] * 50) == paired_bootstrap(first, second, seed=0)
+
+
+def test_seeds_widen_the_interval():
+    rng = np.random.default_rng(0)
+    alike = rng.random((4, 400)) < 0.8
+    apart = rng.random((4, 400)) < np.array([[0.65], [0.75], [0.85], [0.95]])
+    steady, wild = (hierarchical_bootstrap(rows, seed=0) for rows in (alike, apart))
+    assert wild.high - wild.low > 3 * (steady.high - steady.low)
+    assert wild.seed_sd == pytest.approx(apart.mean(axis=1).std(ddof=1))
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+@pytest.mark.parametrize("spread", [0.05, 0.5])
+def test_two_recipes_of_one_kind_compare_as_equal_in_at_least_95_of_100(num_seeds, spread):
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(150):
+        ease = rng.normal(1.5, 1.5, 300)
+        sets = [rng.random((num_seeds, 300)) < 1 / (1 + np.exp(-ease - rng.normal(0, spread, (num_seeds, 1)))) for _ in "ab"]
+        found = hierarchical_bootstrap(*sets, seed=seed, num_draws=500)
+        covered += found.low <= 0 <= found.high
+    assert covered / 150 >= 0.95
+
+
+def test_the_p_value_is_below_5_percent_where_the_interval_leaves_out_zero():
+    rng = np.random.default_rng(0)
+    for gap in np.linspace(0, 0.2, 15):
+        found = hierarchical_bootstrap(rng.random((3, 300)) < 0.6, rng.random((3, 300)) < 0.6 + gap, seed=0)
+        assert (found.p_value < 0.05) == (not found.low <= 0 <= found.high)
+
+
+def test_one_seed_each_has_no_spread_between_seeds():
+    rng = np.random.default_rng(0)
+    found = hierarchical_bootstrap(rng.random((1, 300)) < 0.6, rng.random((1, 300)) < 0.6, seed=0)
+    assert found.seed_sd is None
+
+
+def test_seeds_that_are_always_right_keep_an_interval():
+    found = hierarchical_bootstrap(np.ones((3, 50), bool), seed=0)
+    assert found.value == 1
+    assert found.low < 0.95
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_holm_rejects_what_its_step_down_procedure_does(p_values):
+    adjusted = holm(p_values)
+    for level in (0.01, 0.05, 0.3):
+        ordered = sorted(p_values)
+        passed = itertools.takewhile(lambda pair: pair[1] * (len(ordered) - pair[0]) <= level, enumerate(ordered))
+        rejected = {p_value for _, p_value in passed}
+        assert {p for p, q in zip(p_values, adjusted, strict=True) if q <= level} == rejected
+
+
+def test_classes_tell_what_they_gain_and_lose():
+    labels = np.array([0, 0, 0, 2, 2, 2, 2, 2, 2, 2])
+    first = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool)
+    second = np.array([0, 1, 1, 1, 1, 1, 1, 1, 1, 1], bool)
+    rows = class_changes(first, second, labels)
+    assert [row[:4] for row in rows] == [(0, 3, 1, 1), (2, 7, 7, 0)]
+    assert [row.p_value for row in rows] == pytest.approx([1.0, 2 * 2 / 2**7])
+
+
+@pytest.mark.parametrize("second", [[True], [0, 1], [[True, False]]])
+def test_rows_that_do_not_fit_are_refused(second):
+    with pytest.raises(ArgumentError, match="two rows of n >= 1 booleans for the same images"):
+        mcnemar_exact([True, False], second)
+
+
+def test_groups_that_do_not_fit_are_refused():
+    with pytest.raises(ArgumentError, match="1 groups for 2 images"):
+        paired_bootstrap([True, False], [True, True], seed=0, groups=["a"])
+
+
+def test_sets_of_other_images_are_refused():
+    with pytest.raises(ArgumentError, match="sets of 3 and 2 images: give the same images"):
+        hierarchical_bootstrap(np.ones((2, 2), bool), np.ones((2, 3), bool), seed=0)
+
+
+def test_a_confidence_in_percent_is_refused():
+    with pytest.raises(ArgumentError, match="confidence=95"):
+        paired_bootstrap([True], [False], seed=0, confidence=95)
