@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import warnings
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Never
 
@@ -16,6 +15,7 @@ import typer
 from finevote.cli_bench import bench
 from finevote.cli_data import data_app
 from finevote.cli_output import (
+    Split,
     answer_table,
     as_csv,
     as_jsonl,
@@ -26,6 +26,7 @@ from finevote.cli_output import (
     yaml_lines,
 )
 from finevote.cli_speed import tune_speed
+from finevote.cli_study import compare
 from finevote.errors import ArgumentError, DataError, FinevoteError, plain_message
 
 if TYPE_CHECKING:
@@ -43,13 +44,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
-
-
-class Split(StrEnum):
-    """The splits that a classifier can be measured on."""
-
-    VAL = "val"
-    TEST = "test"
 
 
 # Paths are declared `readable=False` so that typer does not judge them: the commands have better messages.
@@ -384,3 +378,4 @@ def backbones(
 
 app.command()(bench)
 app.command("tune-speed")(tune_speed)
+app.command()(compare)

@@ -50,6 +50,9 @@ class DataConfig(_Section):
         0.2,
         description="share of training images held out where there is no validation split; 0: none, keep last epoch",
     )
+    validation_seed: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="chooses the images held out; null: training.seed"
+    )
     decoding: Literal["exact", "fast"] = Field(
         "fast", description="fast: large JPEGs decoded at a part of their size, resized by torch; pixels are close"
     )

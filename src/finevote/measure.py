@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from finevote.bundle import Bundle, read_manifest
+from finevote.bundle import Bundle, Manifest, read_manifest
 from finevote.data.duplicates import same_files
 from finevote.data.images import find_unreadable, without
 from finevote.data.registry import open_source, protocol_for
@@ -166,7 +166,7 @@ def _check_split(split: str) -> None:
         raise ArgumentError(f"cannot measure on the split {split!r}{suggest(split, SPLITS)}")
 
 
-def open_split(folder: RunFolder, bundle: Bundle, *, split: str, data: str | Path | None) -> DataSource:
+def open_split(folder: RunFolder, bundle: Bundle | Manifest, *, split: str, data: str | Path | None) -> DataSource:
     """Return the data set with `split` as the run knows it; the test split is opened only if it is the one."""
     saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
     if split == "val" and "val" not in divided["splits"]:
@@ -254,7 +254,7 @@ def _make_examples(
         votes, grid = predictions.final_votes, predictions.grid
         examples.append(
             Example(
-                image=_crop_to_view(source.read(by_id[predictions.image_ids[row]]), preprocessing),
+                image=crop_to_view(source.read(by_id[predictions.image_ids[row]]), preprocessing),
                 true_name=names[predictions.labels[row]],
                 predicted_name=names[label],
                 probability=float(probabilities[row, label]),
@@ -264,7 +264,7 @@ def _make_examples(
     return examples
 
 
-def _crop_to_view(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+def crop_to_view(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """Return the part of a photograph that the model sees, in the photograph's own proportions."""
     rows_share, columns_share = (
         kept / whole for kept, whole in zip(preprocessing.image_size, preprocessing.resize, strict=True)

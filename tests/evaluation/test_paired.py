@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import numpy as np
@@ -113,7 +112,9 @@ def test_two_recipes_of_one_kind_compare_as_equal_in_at_least_95_of_100(num_seed
     covered = 0
     for seed in range(150):
         ease = rng.normal(1.5, 1.5, 300)
-        sets = [rng.random((num_seeds, 300)) < 1 / (1 + np.exp(-ease - rng.normal(0, spread, (num_seeds, 1)))) for _ in "ab"]
+        sets = [
+            rng.random((num_seeds, 300)) < 1 / (1 + np.exp(-ease - rng.normal(0, spread, (num_seeds, 1)))) for _ in "ab"
+        ]
         found = hierarchical_bootstrap(*sets, seed=seed, num_draws=500)
         covered += found.low <= 0 <= found.high
     assert covered / 150 >= 0.95
@@ -143,8 +144,11 @@ def test_holm_rejects_what_its_step_down_procedure_does(p_values):
     adjusted = holm(p_values)
     for level in (0.01, 0.05, 0.3):
         ordered = sorted(p_values)
-        passed = itertools.takewhile(lambda pair: pair[1] * (len(ordered) - pair[0]) <= level, enumerate(ordered))
-        rejected = {p_value for _, p_value in passed}
+        rejected = set()
+        for place, p_value in enumerate(ordered):
+            if p_value * (len(ordered) - place) > level:
+                break
+            rejected.add(p_value)
         assert {p for p, q in zip(p_values, adjusted, strict=True) if q <= level} == rejected
 
 

@@ -178,3 +178,14 @@ def test_an_audit_of_other_images_is_not_taken_for_one_of_these(photographs, tmp
 
 def test_without_copies_there_is_no_warning(photographs, tmp_path):
     assert "WARNING" not in printed(photographs, tmp_path / "run")
+
+
+def test_the_held_out_images_are_those_of_their_own_seed_whatever_the_seed_of_training(photographs, tmp_path):
+    def held_out(name, *, seed, validation_seed):
+        config = changed(tiny_config(seed=seed), "data", validation_seed=validation_seed)
+        console = Console(file=io.StringIO())
+        run = prepare_run(config, photographs / "train", out=tmp_path / name, skip_bad=False, console=console)
+        return json.loads(run.split_json.read_text(encoding="utf-8"))["splits"]["val"]
+
+    assert held_out("a", seed=1, validation_seed=5) == held_out("b", seed=2, validation_seed=5)
+    assert held_out("c", seed=5, validation_seed=None) == held_out("d", seed=2, validation_seed=5)

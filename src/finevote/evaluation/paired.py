@@ -218,7 +218,7 @@ def _units(rows: Values, groups: Sequence[str | None] | None) -> tuple[Values, V
         keys = [("image", str(row)) if group is None else ("group", group) for row, group in enumerate(groups)]
         number = {key: position for position, key in enumerate(dict.fromkeys(keys))}
         sums = np.zeros((len(table), len(number)))
-        np.add.at(sums, (slice(None), [number[key] for key in keys]), table)
+        np.add.at(sums.T, np.array([number[key] for key in keys]), table.T)
         table = sums
     patterns, counts = np.unique(table, axis=1, return_counts=True)
     return patterns, counts.astype(np.float64)

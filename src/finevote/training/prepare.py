@@ -57,9 +57,8 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
     unreadable = _find_unreadable(source, console)
     if unreadable and not skip_bad:
         raise DataError(_describe_unreadable(unreadable))
-    source = with_validation(
-        without(source, set(unreadable)), fraction=config.data.validation_fraction, seed=config.training.seed
-    )
+    seed = config.training.seed if config.data.validation_seed is None else config.data.validation_seed
+    source = with_validation(without(source, set(unreadable)), fraction=config.data.validation_fraction, seed=seed)
     _check_classes(source)
     setting = describe_setting(source, is_held_out=is_held_out)
     path = out or next_run_path(Path("runs"), f"{_slug(config.name)}-{_slug(source.name)}")
