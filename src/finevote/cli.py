@@ -26,7 +26,7 @@ from finevote.cli_output import (
     yaml_lines,
 )
 from finevote.cli_speed import tune_speed
-from finevote.cli_study import compare
+from finevote.cli_study import compare, sweep
 from finevote.errors import ArgumentError, DataError, FinevoteError, plain_message
 
 if TYPE_CHECKING:
@@ -379,3 +379,4 @@ def backbones(
 app.command()(bench)
 app.command("tune-speed")(tune_speed)
 app.command()(compare)
+app.command()(sweep)

@@ -1,4 +1,4 @@
-"""The commands on several runs together. Heavy libraries are imported inside the commands, so that help is quick."""
+"""The commands on several runs. Heavy libraries are imported inside the commands, so that help is quick."""
 
 from __future__ import annotations
 
@@ -41,3 +41,43 @@ def compare(
 
     _, folder = compare_runs(runs, split=split.value, data=data, out=out, on_comparison=show)
     typer.echo(folder, err=as_json)
+
+
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or a YAML file.")]
+Data = Annotated[str, typer.Argument(metavar="DATA", help="As for fit.")]
+Devices = Annotated[int, typer.Option(min=1, help="Processes to train with, one for each GPU.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")]
+
+
+def sweep(
+    recipe: Recipe,
+    data: Data,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from 0.")] = 5,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE|VALUE", help="Change a setting; with | every alternative is tried."),
+    ] = None,
+    split: SplitOption = Split.VAL,
+    out: Annotated[Path | None, typer.Option(help="The folder; runs/sweep-RECIPE-DATA unless given.")] = None,
+    devices: Devices = 1,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Train a recipe with several seeds, and with alternatives of settings.
+
+    One table: mean, spread between seeds, intervals, and each alternative beside the first. The same command goes on
+    where it was stopped: finished runs are kept, an interrupted one is resumed.
+    """
+    from finevote.study.sweep import sweep as sweep_recipe
+
+    _, folder = sweep_recipe(
+        recipe,
+        data,
+        num_seeds=seeds,
+        settings=settings or (),
+        split=split.value,
+        out=out,
+        devices=devices,
+        skip_bad=skip_bad,
+        on_comparison=lambda comparison: print_rich(comparison.table()),
+    )
+    typer.echo(folder)

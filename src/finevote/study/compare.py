@@ -89,7 +89,7 @@ def compare_contestants(
     adjusted = holm([duel.p_value for duel in duels])
     notes = [] if isinstance(album, Album) else [f"no pictures, and images drawn one by one, for {album}"]
     if any(len(contestant.runs) == 1 for contestant in contestants) and len(contestants) > 1:
-        notes.append("a single seed says nothing of how much another one would change")
+        notes.append("a single seed says nothing of how much another one would change: see `finevote sweep`")
     return Comparison(
         split=split,
         num_images=len(ids),

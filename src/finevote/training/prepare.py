@@ -61,7 +61,7 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
     source = with_validation(without(source, set(unreadable)), fraction=config.data.validation_fraction, seed=seed)
     _check_classes(source)
     setting = describe_setting(source, is_held_out=is_held_out)
-    path = out or next_run_path(Path("runs"), f"{_slug(config.name)}-{_slug(source.name)}")
+    path = out or next_run_path(Path("runs"), f"{slug(config.name)}-{slug(source.name)}")
     is_there = path.exists()
     run = RunFolder.create(path)
     with removed_unless_learned(run, keep_folder=is_there):
@@ -194,7 +194,8 @@ def _describe_shared(source: DataSource) -> list[str]:
     return [f"WARNING: the same file is in train and in val, which flatters the validation figures: {listed}"]
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """Return what is left of a name or path when it must do as the name of a folder."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem or name).strip("-") or "data"
 
 
