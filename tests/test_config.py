@@ -183,3 +183,7 @@ def path(tmp_path_factory):
 def test_settings_written_and_read_are_equal(path, config):
     path.write_text(dump_config(config), encoding="utf-8")
     assert load_config(path) == config
+
+
+def test_a_bare_off_is_off_though_yaml_reads_it_as_false():
+    assert load_config("demo", ["model.voting.dynamic_selection=off"]).model.voting.dynamic_selection == "off"

@@ -26,7 +26,7 @@ from finevote.cli_output import (
     yaml_lines,
 )
 from finevote.cli_speed import tune_speed
-from finevote.cli_study import compare, sweep
+from finevote.cli_study import ablate, compare, sweep
 from finevote.errors import ArgumentError, DataError, FinevoteError, plain_message
 
 if TYPE_CHECKING:
@@ -380,3 +380,4 @@ app.command()(bench)
 app.command("tune-speed")(tune_speed)
 app.command()(compare)
 app.command()(sweep)
+app.command()(ablate)

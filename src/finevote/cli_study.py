@@ -81,3 +81,42 @@ def sweep(
         on_comparison=lambda comparison: print_rich(comparison.table()),
     )
     typer.echo(folder)
+
+
+def ablate(
+    recipe: Recipe,
+    data: Data,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from 0.")] = 3,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting in every variant.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VARIANT", help='Train this variant, and full: "no triplet". May be repeated.'),
+    ] = None,
+    split: SplitOption = Split.VAL,
+    out: Annotated[Path | None, typer.Option(help="The folder; runs/ablate-RECIPE-DATA unless given.")] = None,
+    devices: Devices = 1,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Tell what each mechanism of the method is worth.
+
+    All of them, and one left out at a time: no multi-scale, no voting (plain), no triplet, no merging, no dynamic
+    selection, random-init refinement. One table with intervals and paired tests; the same command goes on where it was
+    stopped.
+    """
+    from finevote.study.ablate import ablate as ablate_recipe
+
+    _, folder = ablate_recipe(
+        recipe,
+        data,
+        num_seeds=seeds,
+        settings=settings or (),
+        only=only or (),
+        split=split.value,
+        out=out,
+        devices=devices,
+        skip_bad=skip_bad,
+        on_comparison=lambda comparison: print_rich(comparison.table()),
+    )
+    typer.echo(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finevote.errors import ConfigError, suggest
 
@@ -95,6 +95,11 @@ class VotingConfig(_Section):
     initial_rates: tuple[Annotated[float, Field(gt=0.0)], ...] | None = Field(
         None, description="one positive number a voting layer; null: uniform"
     )
+
+    @field_validator("dynamic_selection", mode="before")
+    @classmethod
+    def _read_off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare off as false
 
 
 class ModelConfig(_Section):

@@ -19,14 +19,12 @@ from finevote.explanation.figures import contact_sheet, save_figure
 from finevote.files import atomic_write
 from finevote.measure import draw_examples, evaluate
 from finevote.run_folder import next_run_path
+from finevote.study.ablate import PLAIN
 from finevote.training.fit import fit
 from finevote.types import DataSource, Record
 
 DATA = "synthetic"
 _NUM_DRAWN_PER_CLASS = 3
-
-# Everything that voting adds is off: the backbone, whole, with a linear classifier on CLS and cross-entropy.
-PLAIN = ("model.voting.enabled=false", "loss.triplet_weight=0")
 
 
 class DemoFigures(NamedTuple):
