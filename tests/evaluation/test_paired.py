@@ -133,8 +133,9 @@ def test_one_seed_each_has_no_spread_between_seeds():
     assert found.seed_sd is None
 
 
-def test_seeds_that_are_always_right_keep_an_interval():
-    found = hierarchical_bootstrap(np.ones((3, 50), bool), seed=0)
+@pytest.mark.parametrize("groups", [None, [str(min(image, 30)) for image in range(50)]])
+def test_seeds_that_are_always_right_keep_an_interval(groups):
+    found = hierarchical_bootstrap(np.ones((3, 50), bool), seed=0, groups=groups)
     assert found.value == 1
     assert found.low < 0.95
 

@@ -151,6 +151,7 @@ def test_predictions_of_other_images_are_refused(copy, tmp_path):
     [
         ("protocol", "other", "the protocol None, .*b other"),
         ("class_names", ["x", "y"], "3 classes that are not the 2"),
+        ("data", "elsewhere", "b to elsewhere: their figures cannot be compared, unless"),
     ],
 )
 def test_runs_on_other_data_are_refused_before_the_test_split_is_opened(copy, tmp_path, name, value, message):
@@ -202,3 +203,11 @@ def test_the_command_prints_the_difference_and_where_it_lies(pair, tmp_path, run
     assert "+33.33" in printed
     assert "no difference shown" in printed
     assert printed.rstrip().endswith(str(tmp_path / "out"))
+
+
+def test_data_that_has_moved_can_be_named(copy, tmp_path):
+    one, two = copy("a", right=FIRST), copy("b", right=SECOND, merge=True)
+    saved = json.loads((two / "data.json").read_text())
+    (two / "data.json").write_text(json.dumps({**saved, "data": "elsewhere"}))
+    found, _ = compare([one, two], data=saved["data"], out=tmp_path / "out")
+    assert found.duels[0].only_other == 4

@@ -138,10 +138,6 @@ def hierarchical_bootstrap(
     signs = (1.0, -1.0)[: len(sets)]
     value = float(sum(sign * rows.mean() for sign, rows in zip(signs, sets, strict=True)))
     patterns, counts = _units(np.concatenate(sets), groups)
-    if len(counts) == 1:  # every image alike: nothing to draw from
-        reach = wilson_interval(0, int(counts.sum()), confidence=confidence).high
-        low, high = (value - reach, value + reach)
-        return SeedEstimate(value, low, high, 1.0 if value == 0 else 0.0, _seed_sd(sets))
     generator = np.random.default_rng(seed)
     means = np.concatenate(
         [
@@ -153,6 +149,8 @@ def hierarchical_bootstrap(
     freedom = _degrees_of_freedom(sets, signs, num_units=int(counts.sum()))
     reach = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
     p_value = float(2 * stats.t.sf(abs(value) / error, freedom)) if error else float(value == 0)
+    if not error:  # every image and seed alike: as far as the Wilson bound of the share of units that are not
+        reach = wilson_interval(0, int(counts.sum()), confidence=confidence).high
     return SeedEstimate(value, value - reach, value + reach, p_value, _seed_sd(sets))
 
 

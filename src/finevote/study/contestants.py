@@ -81,7 +81,7 @@ def load_measured(runs: Sequence[Path], *, split: str, data: str | Path | None =
         if not folder.bundle.exists():
             raise RunError(f"{folder.path} is not finished: go on with `finevote fit --resume {folder.path}`")
     for other in folders[1:]:
-        _check_same_data(folders[0], other, split=split)
+        _check_same_data(folders[0], other, split=split, is_moved=data is not None)
     measured = [_measure(folder, split=split, data=data) for folder in folders]
     return [measured[0], *(_align(run, measured[0], split=split) for run in measured[1:])]
 
@@ -145,13 +145,18 @@ def _refuse_twice(runs: Sequence[Path]) -> None:
         raise ArgumentError(f"{', '.join(twice)} is given twice: a run can be compared with others only")
 
 
-def _check_same_data(first: RunFolder, other: RunFolder, *, split: str) -> None:
+def _check_same_data(first: RunFolder, other: RunFolder, *, split: str, is_moved: bool) -> None:
     """Refuse what the run folders already tell to be of different images."""
     one, two = (folder.read_json(folder.data_json) for folder in (first, other))
     if one["class_names"] != two["class_names"]:
         raise DataError(
             f"{first.path} has {len(one['class_names'])} classes that are not the {len(two['class_names'])} of "
             f"{other.path}: compare runs on the same data"
+        )
+    if one["data"] != two["data"] and not is_moved:
+        raise DataError(
+            f"{first.path} was fitted to {one['data']}, {other.path} to {two['data']}: their figures cannot be "
+            "compared, unless these are the same images and --data says where they are now"
         )
     if one["protocol"] != two["protocol"]:
         raise DataError(
