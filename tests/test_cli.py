@@ -186,7 +186,7 @@ class TestEvaluate:
     def test_it_measures_validation_unless_told_otherwise(self, run, monkeypatch):
         calls = []
 
-        def record(path, *, split, data, on_report):
+        def record(path, *, split, data, on_report, **_):
             calls.append((str(path), split, data))
             on_report(SimpleNamespace(to_dict=dict))
 

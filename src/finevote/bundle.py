@@ -1,6 +1,7 @@
 """The finished classifier as a folder: weights in safetensors, all else in one JSON, every byte accounted for.
 
     model.safetensors   every tensor of the model's state
+    calibration.safetensors   what validation images tell of its probabilities; absent where there were none
     bundle.json         format version, class names, preprocessing, settings, versions, details, size and SHA-256 of the
                         other files, and a SHA-256 of its own content
 
@@ -16,20 +17,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finevote.build import build_model
 from finevote.config import Config, config_from_values
 from finevote.errors import BundleError, FinevoteError
+from finevote.evaluation.trust import Calibration
 from finevote.files import atomic_folder, atomic_write, sha256_of
 from finevote.model import FineGrainedClassifier
 from finevote.types import Preprocessing
 
 FORMAT_VERSION = 1
-MANIFEST_NAME, WEIGHTS_NAME = "bundle.json", "model.safetensors"
+MANIFEST_NAME, WEIGHTS_NAME, CALIBRATION_NAME = "bundle.json", "model.safetensors", "calibration.safetensors"
+_SCORES = "scores."  # before the method's name
 _PACKAGES = ("finevote", "torch", "torchvision", "timm", "safetensors")
 _NUM_NAMED = 4  # tensors in an error
 _LEFT_BY_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers put them into any folder
@@ -62,13 +68,14 @@ class Manifest(_Strict):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle; `model` is in evaluation mode on the CPU."""
+    """A loaded bundle; `model` is in evaluation mode on the CPU, `calibration` None where no images calibrated it."""
 
     model: FineGrainedClassifier
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     config: Config
     manifest: Manifest
+    calibration: Calibration | None = None
 
 
 def save_bundle(
@@ -79,6 +86,7 @@ def save_bundle(
     class_names: Sequence[str],
     preprocessing: Preprocessing,
     details: Mapping[str, Any],
+    calibration: Calibration | None = None,
 ) -> Path:
     """Write a bundle and return its folder; it appears whole or not at all, and takes the place of an older one.
 
@@ -89,10 +97,15 @@ def save_bundle(
         class_names: in the order of the logits.
         preprocessing: how photographs become tensors.
         details: anything else worth keeping, ready for JSON: the data's name, the protocol, the seed.
+        calibration: what validation images tell of the model, where there are any.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_folder(folder, replace=True) as temporary:
         save_file(state, temporary / WEIGHTS_NAME)
+        files = {WEIGHTS_NAME: _describe(temporary / WEIGHTS_NAME).model_dump()}
+        if calibration is not None:
+            _save_calibration(temporary / CALIBRATION_NAME, calibration)
+            files[CALIBRATION_NAME] = _describe(temporary / CALIBRATION_NAME).model_dump()
         content: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "class_names": list(class_names),
@@ -100,7 +113,7 @@ def save_bundle(
             "config": config.model_dump(mode="json"),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
             "details": dict(details),
-            "files": {WEIGHTS_NAME: _describe(temporary / WEIGHTS_NAME).model_dump()},
+            "files": files,
         }
         (temporary / MANIFEST_NAME).write_text(_sealed(content), encoding="utf-8")
     return folder
@@ -140,7 +153,14 @@ def load_bundle(folder: Path) -> Bundle:
             f"{version('finevote')} with timm {version('timm')}: {error}"
         ) from error
     _load_state(model, folder / WEIGHTS_NAME)
-    return Bundle(model.eval(), manifest.class_names, manifest.preprocessing, config, manifest)
+    return Bundle(
+        model.eval(),
+        manifest.class_names,
+        manifest.preprocessing,
+        config,
+        manifest,
+        calibration=_load_calibration(folder / CALIBRATION_NAME) if CALIBRATION_NAME in manifest.files else None,
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -209,6 +229,25 @@ def _find_change(path: Path, entry: FileEntry) -> str | None:
         return None if sha256_of(path) == entry.sha256 else "was changed (its SHA-256 differs)"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+
+
+def _save_calibration(path: Path, calibration: Calibration) -> None:
+    arrays = {
+        "temperature": np.array([calibration.temperature]),
+        "keep_rate": np.array([calibration.keep_rate]),
+        "labels": calibration.labels.astype(np.int64),
+        **{_SCORES + method: np.ascontiguousarray(scores) for method, scores in calibration.scores.items()},
+    }
+    save_arrays(arrays, path)
+
+
+def _load_calibration(path: Path) -> Calibration:
+    try:
+        arrays = load_arrays(path)
+        scores = {name.removeprefix(_SCORES): found for name, found in arrays.items() if name.startswith(_SCORES)}
+        return Calibration(float(arrays["temperature"][0]), arrays["labels"], scores, float(arrays["keep_rate"][0]))
+    except (SafetensorError, KeyError) as error:
+        raise BundleError(f"cannot read {path} ({error}): {_ADVICE}") from error
 
 
 def _load_state(model: nn.Module, path: Path) -> None:

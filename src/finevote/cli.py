@@ -226,6 +226,14 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Write to a .csv or .jsonl file instead of printing.")] = None,
     keep_rate: KeepRateOption = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Give instead the set of classes that holds the true one with this probability: 0.95."),
+    ] = None,
+    sets: Annotated[str, typer.Option(help="How sets are made: lac, which makes the smallest, aps or raps.")] = "lac",
+    each_class: Annotated[
+        bool, typer.Option("--each-class", help="Keep the coverage for every class by itself; needs more images.")
+    ] = False,
 ) -> None:
     """Name what is in photographs.
 
@@ -233,14 +241,16 @@ def predict(
     """
     if out is not None:
         check_out(out, OUT_SUFFIXES)
+    from finevote.evaluation.trust import SetRule
     from finevote.files import atomic_write
     from finevote.predictor import Predictor, list_images
     from finevote.progress import Meter
 
     paths = list_images(inputs)
     predictor = Predictor.load(run, device="auto", keep_rate=keep_rate)
+    rule = None if coverage is None else SetRule(coverage, sets, each_class)
     with Meter("predict", total=len(paths)) as meter:
-        answers, unreadable = predictor.predict_files(paths, top=top, advance=meter.advance)
+        answers, unreadable = predictor.predict_files(paths, top=top, sets=rule, advance=meter.advance)
     for path, reason in unreadable.items():
         typer.echo(f"skipped {path}: {reason}", err=True)
     if not answers:

@@ -72,14 +72,15 @@ def label_table(rows: Sequence[tuple[str, str]]) -> Any:
 
 
 def as_csv(answers: Sequence[Ranked]) -> str:
-    """Return one row an image: image, class_1, probability_1, class_2, ..."""
+    """Return one row an image: image, class_1, probability_1, class_2, ...; a shorter answer ends in blanks."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    ranks = range(1, len(answers[0].class_names) + 1)
+    ranks = range(1, max(len(answer.class_names) for answer in answers) + 1)
     writer.writerow(["image", *(f"{name}_{rank}" for rank in ranks for name in ("class", "probability"))])
     for answer in answers:
         pairs = zip(answer.class_names, answer.probabilities, strict=True)
-        writer.writerow([answer.image_id, *(value for pair in pairs for value in pair)])
+        blanks = [""] * 2 * (len(ranks) - len(answer.class_names))
+        writer.writerow([answer.image_id, *(value for pair in pairs for value in pair), *blanks])
     return file.getvalue()
 
 

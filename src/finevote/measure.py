@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from finevote.bundle import Bundle, Manifest, read_manifest
@@ -18,12 +19,14 @@ from finevote.evaluation.metrics import softmax
 from finevote.evaluation.pointing import PointingFigure, boxes_in_view, share_in_boxes, summarize
 from finevote.evaluation.predictions import load_predictions, save_predictions
 from finevote.evaluation.report import Report, make_report
+from finevote.evaluation.trust import Trust, measure_trust
 from finevote.explanation.figures import Example, example_grid, save_figure
+from finevote.explanation.reliability import reliability_diagram
 from finevote.files import atomic_write
 from finevote.predictor import Predictor
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
-from finevote.types import Box, DataSource, Predictions, Preprocessing, Regions
+from finevote.types import Box, DataSource, Predictions, Preprocessing, Record, Regions
 
 SPLITS = ("val", "test")
 _NUM_EXAMPLES, _NUM_OF_EACH = 12, 4
@@ -40,7 +43,8 @@ def evaluate(
 ) -> Report:
     """Predict a split with the run's bundle and return the figures, which are also written into the run.
 
-    Writes `predictions/{split}.npz`, `evaluation_{split}.json` and `evaluation_{split}_classes.csv`. Measuring on the
+    Writes `predictions/{split}.npz`, `evaluation_{split}.json`, `evaluation_{split}_classes.csv` and
+    `reliability_{split}.png`. Measuring on the
     test split is entered in `test_ledger.jsonl`; its images that cannot be read are left out and reported.
 
     Args:
@@ -86,6 +90,7 @@ def evaluate(
         setting=folder.read_json(folder.data_json)["setting"],
         notes=source.notes,
         keep_rate=predictor.model.keep_rate,
+        trust=_measure_trust(predictions, predictor, records, split=split),
     )
     if on_report is not None:
         on_report(report)
@@ -219,6 +224,29 @@ def _enter_in_ledger(folder: RunFolder, sha256: str, *, num_images: int) -> int:
     return len(lines)
 
 
+def _measure_trust(predictions: Predictions, predictor: Predictor, records: Sequence[Record], *, split: str) -> Trust:
+    """Return how far the predictions can be believed; what was calibrated at another keep rate does not count."""
+    calibration = predictor.bundle.calibration
+    if calibration is not None and calibration.keep_rate != predictor.model.keep_rate:
+        calibration = None
+    groups = None
+    if any(record.group is not None for record in records):
+        groups = [record.image_id if record.group is None else f"group {record.group}" for record in records]
+    return measure_trust(predictions, calibration, groups=groups, is_across=split == "val")
+
+
+def _draw_reliability(report: Report, trust: Trust) -> Figure:
+    curves = {"as trained": trust.before.bins}
+    error, _, _ = (trust.after or trust.before).calibration_error
+    if trust.after is not None:
+        curves["calibrated"] = trust.after.bins
+    return reliability_diagram(
+        curves,
+        title=f"{_TITLES[report.split]}: sure and right are {error * 100:.1f} points apart",
+        subtitle=f"calibration error over {report.num_images:,} images; dashed: no error",
+    )
+
+
 def _report_json(folder: RunFolder, split: str) -> Path:
     return folder.path / f"evaluation_{split}.json"
 
@@ -228,6 +256,8 @@ def _write(folder: RunFolder, predictions: Predictions, report: Report) -> None:
     names = [row.class_name for row in report.per_class]
     save_predictions(folder.predictions / f"{report.split}.npz", predictions, names)
     atomic_write(folder.path / f"evaluation_{report.split}_classes.csv", report.class_table())
+    if report.trust is not None:
+        save_figure(_draw_reliability(report, report.trust), folder.path / f"reliability_{report.split}.png")
     text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
     atomic_write(_report_json(folder, report.split), text + "\n")
 

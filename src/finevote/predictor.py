@@ -22,6 +22,7 @@ from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, BundleError, DataError
 from finevote.evaluation.metrics import rank_classes, softmax
 from finevote.evaluation.predict import evaluation_mode, predict
+from finevote.evaluation.trust import SetRule
 from finevote.run_folder import RunFolder
 from finevote.types import DataSource, Predictions, Ranked
 
@@ -65,23 +66,27 @@ class Predictor:
             predictor.model.set_keep_rate(keep_rate)
         return predictor
 
-    def predict(self, image: ImageLike, *, top: int = 5) -> Ranked:
+    def predict(self, image: ImageLike, *, top: int = 5, sets: SetRule | None = None) -> Ranked:
         """Return the `top` likeliest classes of one image: a path, a PIL image, or a uint8 array (rows, columns, 3).
 
+        With `sets` the answer is instead all classes of the set that holds the true one with the coverage asked for.
+
         Raises:
-            ArgumentError: `top` is under 1, or the array is of another form.
+            ArgumentError: `top` is under 1, the array is of another form, or the bundle has no calibration for `sets`.
             DataError: the image cannot be read.
         """
-        return self.predict_all([image], top=top)[0]
+        return self.predict_all([image], top=top, sets=sets)[0]
 
-    def predict_all(self, images: Sequence[ImageLike], *, top: int = 5, batch_size: int = 32) -> list[Ranked]:
+    def predict_all(
+        self, images: Sequence[ImageLike], *, top: int = 5, sets: SetRule | None = None, batch_size: int = 32
+    ) -> list[Ranked]:
         """Return an answer for each image, in order; Raises as `predict` does, at the first image that fails."""
-        _check_top(top)
+        self._check(top, sets)
         answers: list[Ranked] = []
         for batch in _cut(images, batch_size):
             tensors = [self._prepare(partial(_open, image)) for image in batch]
             names = [_name(image, len(answers) + number) for number, image in enumerate(batch)]
-            answers += self._rank(names, self._logits(tensors), top=top)
+            answers += self._rank(names, self._logits(tensors), top=top, sets=sets)
         return answers
 
     def predict_files(
@@ -89,6 +94,7 @@ class Predictor:
         paths: Sequence[Path | str],
         *,
         top: int = 5,
+        sets: SetRule | None = None,
         batch_size: int = 32,
         advance: Callable[[int], None] | None = None,
     ) -> tuple[list[Ranked], dict[Path, str]]:
@@ -97,9 +103,9 @@ class Predictor:
         Folders are searched for images at any depth. `advance` is called with the number of files just done.
 
         Raises:
-            ArgumentError: `top` is under 1.
+            ArgumentError: `top` is under 1, or the bundle has no calibration for `sets`.
         """
-        _check_top(top)
+        self._check(top, sets)
         answers: list[Ranked] = []
         unreadable: dict[Path, str] = {}
 
@@ -117,7 +123,7 @@ class Predictor:
                 tensors = {path: result for path, result in results.items() if not isinstance(result, str)}
                 if tensors:
                     logits = self._logits(list(tensors.values()))
-                    answers += self._rank([str(path) for path in tensors], logits, top=top)
+                    answers += self._rank([str(path) for path in tensors], logits, top=top, sets=sets)
                 if advance is not None:
                     advance(len(batch))
         return answers, unreadable
@@ -152,8 +158,32 @@ class Predictor:
             logits: Tensor = self.model(images).logits
         return logits.float().cpu().numpy()  # (B, C)
 
-    def _rank(self, image_ids: Sequence[str], logits: NDArray[np.float32], *, top: int) -> list[Ranked]:
-        probabilities, order = softmax(logits), rank_classes(logits)[:, :top]
+    def _check(self, top: int, sets: SetRule | None) -> None:
+        _check_top(top)
+        if sets is None:
+            return
+        calibration = self.bundle.calibration
+        if calibration is None:
+            raise ArgumentError(
+                "the bundle has no calibration for sets: it was fitted without validation images, or by an earlier "
+                "finevote; fit it with them"
+            )
+        if calibration.keep_rate != self.model.keep_rate:
+            raise ArgumentError(
+                f"the bundle was calibrated at keep rate {calibration.keep_rate:g}, and sets have no guarantee at "
+                f"{self.model.keep_rate:g}: give keep_rate={calibration.keep_rate:g} (--keep-rate)"
+            )
+        calibration.sets(np.ones((1, len(self.class_names))) / len(self.class_names), sets)  # raises for a bad rule
+
+    def _rank(
+        self, image_ids: Sequence[str], logits: NDArray[np.float32], *, top: int, sets: SetRule | None
+    ) -> list[Ranked]:
+        calibration = self.bundle.calibration
+        probabilities = softmax(logits) if calibration is None else calibration.probabilities(logits)
+        sizes = np.full(len(logits), top)
+        if calibration is not None and sets is not None:
+            sizes = calibration.sets(probabilities, sets).sum(axis=1)  # each holds the likeliest classes
+        order = [row[:size] for row, size in zip(rank_classes(logits), sizes, strict=True)]
         return [
             Ranked(
                 image_id=image_id,

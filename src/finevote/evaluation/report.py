@@ -19,6 +19,8 @@ from finevote.evaluation.metrics import (
     top_k_correct,
 )
 from finevote.evaluation.pointing import PointingFigure
+from finevote.evaluation.trust import Trust
+from finevote.evaluation.trust_table import trust_notes, trust_table
 from finevote.types import Predictions
 
 CONFIDENCE = 0.95
@@ -64,7 +66,7 @@ class Report:
     `protocol` names how a published set was divided, `setting` says in words what the model was trained and chosen on,
     `notes` what else is to be known of the data. `seen` maps images whose very file the model was fitted to or chosen
     on to that one, None where that could not be looked up; `top_1_unseen` is over the others, None if all or none are.
-    `keep_rate` is the share of patches that each reducing layer kept.
+    `keep_rate` is the share of patches that each reducing layer kept, `trust` how far the model can be believed.
     """
 
     run: str
@@ -88,12 +90,14 @@ class Report:
     seen: Mapping[str, str] | None = None
     top_1_unseen: Accuracy | None = None
     keep_rate: float = 1.0
+    trust: Trust | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report ready for JSON; shares are fractions, not percent."""
         values = asdict(self)
         for name in ("top_1", "top_5", "macro", "pointing", "on_subject", "top_1_unseen"):
             values[name] = values[name] and values[name]._asdict()
+        values["trust"] = self.trust and self.trust.to_dict()
         for name in ("per_class", "confused"):
             values[name] = [row._asdict() for row in values[name]]
         return {"confidence": CONFIDENCE, **values}
@@ -111,6 +115,8 @@ class Report:
         parts: list[RenderableType] = [self._headline(), "", self._accuracy_table(), "", self._worst_table()]
         if self.confused:
             parts += ["", self._confusion_table()]
+        if self.trust is not None:
+            parts += ["", trust_table(self.trust)]
         parts += [Text(f"\n{note}") for note in self._notes()]
         return Group(*parts)
 
@@ -156,6 +162,8 @@ class Report:
                 )
         if self.keep_rate < 1:
             notes.append(f"keep rate {self.keep_rate:g}: patches with the fewest votes leave the trunk early, merged")
+        if self.trust is not None:
+            notes += trust_notes(self.trust)
         notes += [f"{self.data}: {note}" for note in self.notes]
         if self.seen:
             notes.append(self._seen_note(len(self.seen)))
@@ -192,6 +200,7 @@ def make_report(
     on_subject: PointingFigure | None = None,
     seen: Mapping[str, str] | None = None,
     keep_rate: float = 1.0,
+    trust: Trust | None = None,
 ) -> Report:
     """Return the report of a split's predictions.
 
@@ -234,6 +243,7 @@ def make_report(
         if is_unseen.any() and not is_unseen.all()
         else None,
         keep_rate=keep_rate,
+        trust=trust,
     )
 
 

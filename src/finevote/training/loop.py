@@ -38,7 +38,7 @@ from finevote.training.telemetry import (
     describe_epoch,
     describe_losses,
 )
-from finevote.training.validate import validate
+from finevote.training.validate import calibrate_parts, validate
 from finevote.types import Batch
 
 if TYPE_CHECKING:
@@ -320,6 +320,7 @@ class Training:
             config=self.config,
             class_names=self.source.class_names,
             preprocessing=self.parts.preprocessing,
+            calibration=calibrate_parts(self.parts, self.source, self.config),
             details={
                 "data": self.source.name,
                 "protocol": self.source.protocol,

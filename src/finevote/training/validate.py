@@ -1,4 +1,4 @@
-"""How good a model is on the validation split, each image counted once over all processes."""
+"""What the validation split says of a model: how good it is, over all processes, and how far it can be believed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from finevote.build import build_eval_loader
+from finevote.config import Config
 from finevote.evaluation.metrics import softmax, top_k_accuracy
 from finevote.evaluation.predict import merge, predict
-from finevote.types import Batch, Predictions, Record
+from finevote.evaluation.trust import Calibration, calibrate
+from finevote.training.parts import Parts
+from finevote.types import Batch, DataSource, Predictions, Record
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -36,6 +40,27 @@ def validate(
         "val_loss": float(-np.log(true.clip(min=np.finfo(np.float64).tiny)).mean()),
         "val_num_images": len(whole.labels),
     }
+
+
+def calibrate_parts(parts: Parts, source: DataSource, config: Config) -> Calibration | None:
+    """Return what validation tells of the evaluated model, in this process alone; None without validation.
+
+    It is predicted as a bundle predicts: every image here, without autocast.
+    """
+    records = source.splits.get("val")
+    if not records:
+        return None
+    model = parts.evaluated_model
+    loader = build_eval_loader(
+        records,
+        read=source.read,
+        preprocessing=parts.preprocessing,
+        batch_size=config.training.batch_size,
+        num_workers=config.data.num_workers,
+        cache=config.data.cache,
+    )
+    device = next(model.parameters()).device
+    return calibrate(predict(model, loader, records=records, device=device), keep_rate=model.keep_rate)
 
 
 def gather_predictions(

@@ -1,0 +1,129 @@
+"""From validation to believable answers: the calibration of a bundle, in evaluate and predict."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from finevote.bundle import load_bundle, record_keep_rate, save_bundle
+from finevote.errors import ArgumentError, BundleError
+from finevote.evaluation.metrics import softmax
+from finevote.evaluation.predictions import load_predictions
+from finevote.evaluation.trust import SetRule, calibrate
+from finevote.measure import evaluate
+from finevote.predictor import Predictor
+from finevote.training.fit import fit
+from finevote.types import Predictions
+from tests.tiny import CLASSES, make_config, make_model, write_photographs, write_run
+
+
+def some_predictions(num_images=60):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (num_images, 3)).astype(np.float32)
+    return Predictions(tuple(map(str, range(num_images))), rng.integers(0, 3, num_images), logits)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a run whose bundle is calibrated, on made-up images."""
+    root = tmp_path_factory.mktemp("made")
+    run = write_run(root / "run", data=write_photographs(root / "data", num_test=4))
+    model, preprocessing = make_model(make_config())
+    save_bundle(
+        run / "bundle",
+        model,
+        config=make_config(),
+        class_names=CLASSES,
+        preprocessing=preprocessing,
+        details={},
+        calibration=calibrate(some_predictions()),
+    )
+    return run
+
+
+@pytest.fixture
+def finished(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "run")
+
+
+def photograph(run, name="test/red/0.png"):
+    return json.loads((run / "data.json").read_text())["data"] + "/" + name
+
+
+def test_a_bundle_keeps_its_calibration(finished):
+    expected, found = calibrate(some_predictions()), load_bundle(finished / "bundle").calibration
+    assert (found.temperature, found.keep_rate) == (expected.temperature, 1.0)
+    assert np.array_equal(found.labels, expected.labels)
+    assert all(np.array_equal(found.scores[name], scores) for name, scores in expected.scores.items())
+
+
+def test_a_calibration_that_was_changed_is_refused(finished):
+    path = finished / "bundle" / "calibration.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(BundleError, match=r"calibration\.safetensors was changed"):
+        load_bundle(finished / "bundle")
+
+
+def test_probabilities_are_at_the_temperature(finished):
+    evaluate(finished, split="test")
+    predictions, _ = load_predictions(finished / "predictions" / "test.npz")
+    row = predictions.image_ids.index("test/red/0.png")
+    temperature = calibrate(some_predictions()).temperature
+    expected = np.sort(softmax(predictions.logits[row : row + 1] / temperature)[0])[::-1]
+    assert Predictor.load(finished).predict(photograph(finished)).probabilities == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["lac", "aps", "raps"])
+def test_a_set_holds_the_likeliest_classes_and_grows_with_the_coverage(finished, method):
+    predictor = Predictor.load(finished)
+    every = predictor.predict(photograph(finished)).class_names
+    answers = [predictor.predict(photograph(finished), sets=SetRule(c, method)).class_names for c in (0.01, 0.5, 0.999)]
+    assert all(names == every[: len(names)] for names in answers)
+    assert [len(names) for names in answers] == sorted(len(names) for names in answers)
+    assert (len(answers[0]), len(answers[-1])) == (1, 3)
+
+
+def test_predict_gives_sets_on_the_command_line(finished, run, tmp_path):
+    out = tmp_path / "sets.csv"
+    code, _, err = run("predict", finished, photograph(finished), "--coverage", 0.999, "--out", out)
+    assert code == 0, err
+    assert len(out.read_text().splitlines()[1].split(",")) == 1 + 2 * 3
+    assert run("predict", finished, photograph(finished), "--coverage", 0.9, "--each-class", "--sets", "aps")[0] == 0
+    code, _, err = run("predict", finished, photograph(finished), "--coverage", 95)
+    assert code == 2
+    assert "coverage=95 must lie between 0 and 1" in err
+
+
+def test_sets_of_a_bundle_without_calibration_are_refused(tmp_path):
+    plain = write_run(tmp_path / "run", data=write_photographs(tmp_path / "data", num_test=1))
+    assert load_bundle(plain / "bundle").calibration is None
+    with pytest.raises(ArgumentError, match="has no calibration for sets"):
+        Predictor.load(plain).predict(photograph(plain), sets=SetRule(0.9))
+
+
+def test_sets_at_another_keep_rate_are_refused_and_figures_left_out(finished):
+    record_keep_rate(finished / "bundle", 0.5, details={})
+    with pytest.raises(ArgumentError, match=r"calibrated at keep rate 1, and sets have no guarantee at 0\.5"):
+        Predictor.load(finished).predict(photograph(finished), sets=SetRule(0.9))
+    assert evaluate(finished, split="test").trust.after is None
+    assert evaluate(finished, split="test", keep_rate=1.0).trust.after is not None
+
+
+def test_a_report_says_how_far_the_model_can_be_believed(finished):
+    trust = evaluate(finished, split="test").trust
+    assert trust.temperature == calibrate(some_predictions()).temperature
+    assert (trust.num_images, trust.is_across) == (60, False)
+    saved = json.loads((finished / "evaluation_test.json").read_text())["trust"]
+    assert saved["before"]["brier"] == trust.before.brier._asdict()
+    assert (finished / "reliability_test.png").read_bytes().startswith(b"\x89PNG")
+    assert evaluate(finished, split="val").trust.is_across
+
+
+def test_fit_calibrates_on_validation_as_the_bundle_predicts(tmp_path):
+    run = fit(make_config(), write_photographs(tmp_path / "data"), out=tmp_path / "run")
+    evaluate(run, split="val")
+    predictions, _ = load_predictions(run / "predictions" / "val.npz")
+    expected, found = calibrate(predictions), load_bundle(run / "bundle").calibration
+    assert found.temperature == pytest.approx(expected.temperature, rel=1e-3)
+    assert found.labels.tolist() == expected.labels.tolist()
