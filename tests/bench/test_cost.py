@@ -33,8 +33,9 @@ def test_what_cannot_be_built_is_noted_and_the_others_are_timed():
 
 
 @pytest.mark.slow
-def test_a_compiled_model_is_timed_like_any_other():
-    samples = times_of(tiny_case(mode=Mode.COMPILE), tiny_plan(), what=What.STEP)
+@pytest.mark.parametrize("action", Action)
+def test_a_compiled_model_is_timed_like_any_other(action):
+    samples = times_of(tiny_case(mode=Mode.COMPILE, action=action), tiny_plan(), what=What.STEP)
     assert {sample.contender for sample in samples if sample.quantity == "time"} == {"plain", "plain_cls", "ours"}
     assert all(sample.mode == "compile" for sample in samples)
 

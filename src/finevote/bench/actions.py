@@ -7,6 +7,7 @@ from torch import Tensor
 
 from finevote.bench.contenders import Contender
 from finevote.bench.plan import Action, Case, Mode, Precision
+from finevote.noise import Noise
 
 
 def prepare(contender: Contender, case: Case) -> Callable[[], None]:
@@ -29,11 +30,12 @@ def prepare(contender: Contender, case: Case) -> Callable[[], None]:
         return forward
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    inputs = (images, Noise(0, 0, case.batch)) if built.with_noise else (images,)
 
     def step() -> None:
         optimizer.zero_grad()
         with autocast(case):
-            output = run(images)
+            output = run(*inputs)
         built.objective(output, labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 

@@ -21,10 +21,16 @@ from finevote.errors import ArgumentError, UnsupportedModelError
 
 
 class Built(NamedTuple):
-    """A model in float32 on the CPU, and the mean loss of its output for labels (B,) int64."""
+    """A model in float32 on the CPU, and how it is trained.
+
+    Attributes:
+        objective: the mean loss of its output for labels (B,) int64.
+        with_noise: whether it takes a `Noise` behind the images, as the training loop hands it over.
+    """
 
     model: nn.Module
     objective: Callable[[Any, Tensor], Tensor]
+    with_noise: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def _build_ours(case: Case) -> Built:
             return mean
         return mean + loss.triplet_weight * loss.triplet(output.embedding.float(), labels)
 
-    return Built(build_model(config, num_classes=case.num_classes), objective)
+    return Built(build_model(config, num_classes=case.num_classes), objective, with_noise=True)
 
 
 def _build_plain(case: Case) -> Built:
@@ -81,8 +87,8 @@ def _build_plain(case: Case) -> Built:
 
 
 def _build_plain_cls(case: Case) -> Built:
-    vit, objective = _build_plain(case)
-    return Built(let_cls_alone_leave(vit), objective)
+    built = _build_plain(case)
+    return built._replace(model=let_cls_alone_leave(built.model))
 
 
 class ClsOnlyBlock(nn.Module):
