@@ -32,6 +32,11 @@ def test_what_cannot_be_built_is_noted_and_the_others_are_timed():
     assert {sample.contender for sample in samples if sample.value is not None} == {"plain", "ours"}
 
 
+def test_a_size_that_is_no_multiple_of_the_patch_is_rounded_for_everybody():
+    samples = times_of(tiny_case(size=35), tiny_plan(), what=What.STEP)
+    assert all(sample.value is not None and sample.num_tokens == 17 for sample in samples)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("action", Action)
 def test_a_compiled_model_is_timed_like_any_other(action):

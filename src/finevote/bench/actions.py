@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from finevote.bench.contenders import Contender
+from finevote.bench.contenders import Contender, image_size_of
 from finevote.bench.plan import Action, Case, Mode, Precision
 from finevote.noise import Noise
 
@@ -43,9 +43,9 @@ def prepare(contender: Contender, case: Case) -> Callable[[], None]:
 
 
 def make_batch(case: Case) -> tuple[Tensor, Tensor]:
-    """Return images (B, 3, size, size) of noise and labels (B,) in pairs, so that every anchor has a positive."""
+    """Return noise (B, 3, rows, columns) in whole patches, and labels (B,) in pairs: every anchor has a positive."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(case.batch, 3, case.size, case.size, generator=generator)
+    images = torch.randn(case.batch, 3, *image_size_of(case), generator=generator)
     labels = torch.arange(case.batch) // 2 % case.num_classes
     return images.to(case.device), labels.to(case.device)
 

@@ -60,9 +60,20 @@ def count_tokens(case: Case) -> int:
     Raises:
         ArgumentError, UnsupportedModelError: as `build_backbone`.
     """
-    model, size = config_of(case).model, as_pair(case.size)
-    vit = create_vit(timm_name_of(model.backbone), image_size=size, timm_args=model.backbone_args, device="meta")
+    vit = _outline(case)
     return int(vit.patch_embed.num_patches + vit.num_prefix_tokens + (vit.cls_token is None))
+
+
+def image_size_of(case: Case) -> tuple[int, int]:
+    """Return rows, columns in px of what the models take: the case's size in whole patches; raises likewise."""
+    rows, columns = _outline(case).patch_embed.img_size
+    return int(rows), int(columns)
+
+
+def _outline(case: Case) -> Any:
+    """Return the backbone as timm has it, with shapes and no numbers."""
+    model, size = config_of(case).model, as_pair(case.size)
+    return create_vit(timm_name_of(model.backbone), image_size=size, timm_args=model.backbone_args, device="meta")
 
 
 def _build_ours(case: Case) -> Built:
