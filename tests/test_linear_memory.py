@@ -60,7 +60,8 @@ def test_the_search_finds_an_attention_map():
 
     def attend(reading, *, wanted=None, noise=None):
         del wanted, noise
-        return reading.tokens + (reading.queries @ reading.keys.mT).mean()
+        heads = reading.spend()
+        return reading.tokens + (heads.queries @ heads.keys.mT).mean()
 
     layer.write = attend
     found = run_step(model.eval(), torch.float32)

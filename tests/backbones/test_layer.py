@@ -158,6 +158,15 @@ def test_wanted_tokens_are_those_of_the_whole_output(family):
     torch.testing.assert_close(got, full, rtol=1e-4, atol=1e-5)
 
 
+def test_a_reading_is_written_once_and_holds_its_heads_no_longer():
+    layer = VitLayer(Block(48, num_heads=3))
+    reading = layer.read(torch.randn(1, 5, 48), num_prefix=1)
+    layer.write(reading)
+    assert reading.heads is None
+    with pytest.raises(ArgumentError, match="a reading can be written once: read the tokens again"):
+        layer.write(reading)
+
+
 def test_a_reading_without_every_query_cannot_write_every_token():
     layer = VitLayer(make_vit("plain").blocks[0])
     reading = layer.read(torch.randn(1, 5, 48), num_prefix=1, every_query=False)

@@ -26,7 +26,7 @@ def test_a_contender_that_fails_leaves_the_others_to_go_on():
     assert {name: len(values) for name, values in seconds.items()} == {"good": 2}
 
 
-def test_the_ratio_is_of_medians_and_its_spread_of_rounds():
+def test_the_ratio_is_the_median_of_those_round_by_round():
     ratio = ratio_of([2.0, 4.0, 9.0], [4.0, 4.0, 3.0])
     assert ratio.value == 4.0 / 4.0
     assert (ratio.low, ratio.high) == (0.75, 2.0)  # quartiles of 0.5, 1 and 3

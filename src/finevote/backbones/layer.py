@@ -1,5 +1,6 @@
 """One transformer block of a timm model: it gives its tokens and the CLS attention rows of its heads."""
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -23,19 +24,30 @@ class LayerOutput(NamedTuple):
     rows: Tensor | None
 
 
-class Reading(NamedTuple):
-    """What a block's attention has read; from it every token, or the wanted ones alone, can be written.
+class Heads(NamedTuple):
+    """What attention is made from; queries None where the wanted tokens' alone are made when they are written."""
 
-    queries are those of every token, or None: then the wanted tokens' are made when they are written.
-    """
-
-    tokens: Tensor  # (B, N, D) as they came
     normed: Tensor  # (B, N, D)
     queries: Tensor | None  # (B, H, N, d)
     keys: Tensor  # (B, H, N, d), one fewer with a summary token, which only listens
     values: Tensor  # likewise
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a block's attention has read; from it every token, or the wanted ones alone, can be written, once."""
+
+    tokens: Tensor  # (B, N, D) as they came
+    heads: Heads | None  # None once they are spent
     rotation: Tensor | None  # as `look_up` gives it
     rows: Tensor | None  # (B, H, N - num_prefix) float32, the CLS attention rows, if they were asked for
+
+    def spend(self) -> Heads:
+        """Hand over the heads and keep no hold of them, so that their memory is free for what comes next."""
+        heads, self.heads = self.heads, None
+        if heads is None:
+            raise ArgumentError("a reading can be written once: read the tokens again")
+        return heads
 
 
 class VitLayer(nn.Module):
@@ -129,27 +141,33 @@ class VitLayer(nn.Module):
             with torch.no_grad():  # the rows only rank
                 asking = self._query(normed, rotation, _first(tokens)) if queries is None else queries
             rows = cls_attention_rows(asking, keys, scale=self.attn.scale, num_prefix=num_prefix)
-        return Reading(tokens, normed, queries, keys, values, rotation, rows)
+        return Reading(tokens, Heads(normed, queries, keys, values), rotation, rows)
 
     def write(self, reading: Reading, *, wanted: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         """Return the block's output for the tokens at `wanted`, (B, n, D), or for all of them, (B, N, D).
 
-        Queries, output projection and MLP are computed for these tokens only, which changes none of them.
+        Queries, output projection and MLP are computed for these tokens only, which changes none of them. A reading is
+        written once: its keys and values are let go before the MLP, which needs the room.
 
         Args:
             reading: of this layer.
             wanted: (B, n) positions among the N tokens; None for every token.
             noise: of this batch.
         """
-        tokens, normed, queries = reading.tokens, reading.normed, reading.queries
+        tokens = reading.tokens if wanted is None else _take(reading.tokens, wanted)
+        tokens = tokens + self.drop_path1(self.ls1(self._attend(reading, wanted)), noise)
+        return tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))), noise)  # type: ignore[no-any-return]
+
+    def _attend(self, reading: Reading, wanted: Tensor | None) -> Tensor:
+        """Return the attention's output (B, n, D), and let go of what it was made from."""
+        normed, queries, keys, values = reading.spend()
         if wanted is not None:
             queries = self._query(normed, reading.rotation, wanted)
-            tokens, normed = (_take(some, wanted) for some in (tokens, normed))
+            normed = _take(normed, wanted)
         if queries is None:
             raise ArgumentError("a reading without every query can only write wanted tokens: give `wanted`")
-        mixed = F.scaled_dot_product_attention(queries, reading.keys, reading.values)  # (B, H, n, d)
-        tokens = tokens + self.drop_path1(self.ls1(join_heads(self.attn, normed, mixed)), noise)
-        return tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))), noise)  # type: ignore[no-any-return]
+        mixed = F.scaled_dot_product_attention(queries, keys, values)  # (B, H, n, d)
+        return join_heads(self.attn, normed, mixed)
 
     def _query(self, normed: Tensor, rotation: Tensor | None, wanted: Tensor) -> Tensor:
         """Return the queries (B, H, n, d) of the tokens at positions (B, n)."""

@@ -61,7 +61,7 @@ def _circumstances(about: Mapping[str, Any]) -> list[str]:
     return [
         f"{machine['cpu']}, {threads}{memory}{gpu}; {machine['system']}.",
         f"{', '.join(f'{name} {text}' for name, text in versions.items())}; commit {about['commit'] or 'unknown'}.",
-        "A ratio is that of medians to `plain` in the same rounds, with the quartiles of the ratios round by round.",
+        "A ratio is the median of those to `plain` round by round, with their quartiles.",
     ]
 
 

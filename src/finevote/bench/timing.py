@@ -17,7 +17,7 @@ class Timed(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """The median or the ratio of medians, with the lower and the upper quartile over the rounds."""
+    """The median over the rounds, with the lower and the upper quartile."""
 
     value: float
     low: float
@@ -59,9 +59,11 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def ratio_of(values: Sequence[float], others: Sequence[float]) -> Spread:
-    """Return the ratio of the medians, and the quartiles of the ratios round by round."""
-    ratio = statistics.median(values) / statistics.median(others)
-    return Spread(ratio, *_quartiles([value / other for value, other in zip(values, others, strict=True)]))
+    """Return the median and the quartiles of the ratios round by round.
+
+    Not the ratio of medians: where the machine's speed drifts, those may come from different rounds.
+    """
+    return spread_of([value / other for value, other in zip(values, others, strict=True)])
 
 
 def _quartiles(values: Sequence[float]) -> tuple[float, float]:
