@@ -8,10 +8,10 @@ import pytest
 
 from finevote.bundle import load_bundle, record_keep_rate, save_bundle
 from finevote.errors import ArgumentError, BundleError
+from finevote.evaluation.calibrator import SetRule, calibrate
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.predictions import load_predictions
-from finevote.evaluation.trust import SetRule, calibrate
-from finevote.measure import evaluate
+from finevote.measure.evaluate import evaluate
 from finevote.predictor import Predictor
 from finevote.training.fit import fit
 from finevote.types import Predictions
@@ -67,7 +67,7 @@ def test_a_calibration_that_was_changed_is_refused(finished):
 
 def test_probabilities_are_at_the_temperature(finished):
     evaluate(finished, split="test")
-    predictions, _ = load_predictions(finished / "predictions" / "test.npz")
+    predictions, _ = load_predictions(finished / "evaluation" / "test" / "predictions.npz")
     row = predictions.image_ids.index("test/red/0.png")
     temperature = calibrate(some_predictions()).temperature
     expected = np.sort(softmax(predictions.logits[row : row + 1] / temperature)[0])[::-1]
@@ -106,24 +106,24 @@ def test_sets_at_another_keep_rate_are_refused_and_figures_left_out(finished):
     record_keep_rate(finished / "bundle", 0.5, details={})
     with pytest.raises(ArgumentError, match=r"calibrated at keep rate 1, and sets have no guarantee at 0\.5"):
         Predictor.load(finished).predict(photograph(finished), sets=SetRule(0.9))
-    assert evaluate(finished, split="test").trust.after is None
-    assert evaluate(finished, split="test", keep_rate=1.0).trust.after is not None
+    assert evaluate(finished, split="test").sections["trust"].after is None
+    assert evaluate(finished, split="test", keep_rate=1.0).sections["trust"].after is not None
 
 
 def test_a_report_says_how_far_the_model_can_be_believed(finished):
-    trust = evaluate(finished, split="test").trust
+    trust = evaluate(finished, split="test").sections["trust"]
     assert trust.temperature == calibrate(some_predictions()).temperature
     assert (trust.num_images, trust.is_across) == (60, False)
-    saved = json.loads((finished / "evaluation_test.json").read_text())["trust"]
+    saved = json.loads((finished / "evaluation" / "test" / "report.json").read_text())["trust"]
     assert saved["before"]["brier"] == trust.before.brier._asdict()
-    assert (finished / "reliability_test.png").read_bytes().startswith(b"\x89PNG")
-    assert evaluate(finished, split="val").trust.is_across
+    assert (finished / "evaluation" / "test" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert evaluate(finished, split="val").sections["trust"].is_across
 
 
 def test_fit_calibrates_on_validation_as_the_bundle_predicts(tmp_path):
     run = fit(make_config(), write_photographs(tmp_path / "data"), out=tmp_path / "run")
     evaluate(run, split="val")
-    predictions, _ = load_predictions(run / "predictions" / "val.npz")
+    predictions, _ = load_predictions(run / "evaluation" / "val" / "predictions.npz")
     expected, found = calibrate(predictions), load_bundle(run / "bundle").calibration
     assert found.temperature == pytest.approx(expected.temperature, rel=1e-3)
     assert found.labels.tolist() == expected.labels.tolist()

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 import finevote.training.fit
-from finevote import cli, cli_data, measure, predictor
+from finevote import cli, cli_data, predictor
 from finevote.backbones.catalogue import create_vit
 from finevote.backbones.published import PUBLISHED
 from finevote.config import dump_config, load_config
 from finevote.data.images import read_image
 from finevote.errors import RunError
+from finevote.measure import evaluate as measuring
 from finevote.training import loop
 from finevote.types import Ranked
 from tests import legacy_files
@@ -56,17 +57,17 @@ class TestErrors:
         assert not fitted
 
     def test_an_unexpected_error_is_one_line_that_names_debug_and_exit_code_1(self, run, monkeypatch):
-        monkeypatch.setattr(measure, "evaluate", fail_with(ZeroDivisionError("two\nlines")))
+        monkeypatch.setattr(measuring, "evaluate", fail_with(ZeroDivisionError("two\nlines")))
         code, _, err = run("evaluate", "a-run")
         assert code == 1
         assert err == "error: unexpected ZeroDivisionError: two lines (run it again with --debug for the trace)\n"
 
     def test_a_list_in_a_message_keeps_its_lines(self, run, monkeypatch):
-        monkeypatch.setattr(measure, "evaluate", fail_with(RunError("2 images cannot be read\n  a.png\n  b.png")))
+        monkeypatch.setattr(measuring, "evaluate", fail_with(RunError("2 images cannot be read\n  a.png\n  b.png")))
         assert run("evaluate", "a-run")[2] == "error: 2 images cannot be read\n  a.png\n  b.png\n"
 
     def test_a_path_without_permission_is_named(self, run, monkeypatch):
-        monkeypatch.setattr(measure, "evaluate", fail_with(PermissionError(13, "Permission denied", "a-run")))
+        monkeypatch.setattr(measuring, "evaluate", fail_with(PermissionError(13, "Permission denied", "a-run")))
         message = "error: cannot open a-run: Permission denied: check its permissions\n"
         assert run("evaluate", "a-run") == (2, "", message)
 
@@ -85,13 +86,13 @@ class TestErrors:
 
     @pytest.mark.parametrize("arguments", [("--debug", "evaluate", "a-run"), ("evaluate", "a-run", "--debug")])
     def test_debug_shows_the_trace_wherever_it_stands(self, monkeypatch, arguments):
-        monkeypatch.setattr(measure, "evaluate", fail_with(RunError("no such run")))
+        monkeypatch.setattr(measuring, "evaluate", fail_with(RunError("no such run")))
         monkeypatch.setattr(sys, "argv", ["finevote", *arguments])
         with pytest.raises(RunError, match="no such run"):
             cli.main()
 
     def test_an_interrupt_is_exit_code_130(self, run, monkeypatch):
-        monkeypatch.setattr(measure, "evaluate", fail_with(KeyboardInterrupt()))
+        monkeypatch.setattr(measuring, "evaluate", fail_with(KeyboardInterrupt()))
         assert run("evaluate", "a-run")[0] == 130
 
     @pytest.mark.skipif(os.name == "nt", reason="pipes close differently there")
@@ -190,14 +191,14 @@ class TestEvaluate:
             calls.append((str(path), split, data))
             on_report(SimpleNamespace(to_dict=dict))
 
-        monkeypatch.setattr(measure, "evaluate", record)
+        monkeypatch.setattr(measuring, "evaluate", record)
         run("evaluate", "a-run", "--json")
         run("evaluate", "a-run", "--json", "--split", "test", "--data", "moved")
         assert calls == [("a-run", "val", None), ("a-run", "test", "moved")]
 
     def test_json_is_the_report_and_nothing_else(self, run, monkeypatch):
         report = SimpleNamespace(to_dict=lambda: {"top_1": 0.5})
-        monkeypatch.setattr(measure, "evaluate", lambda *_, on_report, **__: on_report(report))
+        monkeypatch.setattr(measuring, "evaluate", lambda *_, on_report, **__: on_report(report))
         assert json.loads(run("evaluate", "a-run", "--json")[1]) == {"top_1": 0.5}
 
     def test_a_file_is_no_run_and_no_place_for_one(self, run, tmp_path):

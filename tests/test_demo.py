@@ -10,6 +10,7 @@ from finevote import config, demo
 from finevote.data import synthetic
 from finevote.demo import DemoFigures, run_demo
 from finevote.errors import RunError
+from finevote.evaluation.measurement import Measurement
 from finevote.evaluation.pointing import PointingFigure
 from finevote.evaluation.report import make_report
 from finevote.types import Predictions
@@ -32,9 +33,8 @@ def make_report_of(num_correct, num_images, pointing=None):
     taken = np.where(np.arange(num_images) < num_correct, labels, (labels + 1) % 4)
     logits = np.eye(4, dtype=np.float32)[taken]
     predictions = Predictions(tuple(map(str, range(num_images))), labels, logits)
-    return make_report(
-        predictions, class_names="abcd", run="r", data="d", split="test", bundle_sha256="", pointing=pointing
-    )
+    measurement = Measurement(run="r", data="d", split="test", bundle_sha256="", pointing=pointing)
+    return make_report(predictions, measurement, class_names="abcd")
 
 
 def printed(renderable):

@@ -10,7 +10,7 @@ import pytest
 
 from finevote.config import dump_config
 from finevote.errors import DataError
-from finevote.measure import evaluate
+from finevote.measure.evaluate import evaluate
 from finevote.run_folder import RunFolder
 from tests.data.hub_sets import CLASSES, make_set, png, write_split
 from tests.training.helpers import changed, tiny_config

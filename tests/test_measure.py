@@ -6,10 +6,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from finevote import measure
 from finevote.errors import ArgumentError, BundleError, DataError, RunError, StorageError
 from finevote.evaluation.predictions import load_predictions
-from finevote.measure import choose_examples, draw_examples, evaluate, point
+from finevote.measure import examples
+from finevote.measure.evaluate import evaluate, point
+from finevote.measure.examples import choose_examples, draw_examples
 from finevote.predictor import Predictor
 from finevote.types import Box, Predictions, Preprocessing
 from tests.tiny import make_config, write_bundle, write_photographs, write_run
@@ -42,7 +43,7 @@ def ledger(run):
 
 def test_validation_is_measured_on_the_runs_own_split(run):
     report = evaluate(run, split="val")
-    predictions, class_names = load_predictions(run / "predictions" / "val.npz")
+    predictions, class_names = load_predictions(run / "evaluation" / "val" / "predictions.npz")
     assert sorted(predictions.image_ids) == sorted(json.loads((run / "split.json").read_text())["splits"]["val"])
     assert class_names == ("blue", "green", "red")
     assert report.num_images == 9
@@ -51,13 +52,15 @@ def test_validation_is_measured_on_the_runs_own_split(run):
 
 def test_the_figures_are_written_beside_the_predictions(run):
     report = evaluate(run, split="val")
-    assert json.loads((run / "evaluation_val.json").read_text()) == json.loads(json.dumps(report.to_dict()))
-    assert (run / "evaluation_val_classes.csv").read_text() == report.class_table()
+    assert json.loads((run / "evaluation" / "val" / "report.json").read_text()) == json.loads(
+        json.dumps(report.to_dict())
+    )
+    assert (run / "evaluation" / "val" / "classes.csv").read_text() == report.class_table()
 
 
 def test_predictions_are_those_of_the_bundle(run):
     evaluate(run, split="test")
-    predictions, _ = load_predictions(run / "predictions" / "test.npz")
+    predictions, _ = load_predictions(run / "evaluation" / "test" / "predictions.npz")
     ranked = Predictor.load(run).predict(json.loads((run / "data.json").read_text())["data"] + "/test/blue/0.png")
     row = predictions.image_ids.index("test/blue/0.png")
     assert ranked.class_names[0] == ("blue", "green", "red")[predictions.logits[row].argmax()]
@@ -85,7 +88,7 @@ def test_a_validation_split_made_of_training_images_is_divided_as_it_was(tmp_pat
     run = write_run(tmp_path / "run", data=data)
     evaluate(run)
     held_out = json.loads((run / "split.json").read_text())["splits"]["val"]
-    assert list(load_predictions(run / "predictions" / "val.npz")[0].image_ids) == held_out
+    assert list(load_predictions(run / "evaluation" / "val" / "predictions.npz")[0].image_ids) == held_out
 
 
 def test_images_that_the_run_left_out_are_left_out_of_the_measurement(tmp_path):
@@ -108,7 +111,7 @@ def test_test_images_whose_file_the_run_was_fitted_to_or_chosen_on_are_reported(
     copies = {"test/red/copy0.png": "train/red/0.png", "test/red/copy1.png": "val/blue/1.png"}
     assert copies.items() <= report.seen.items()
     assert all((data / again).read_bytes() == (data / first).read_bytes() for again, first in report.seen.items())
-    predictions, _ = load_predictions(run / "predictions" / "test.npz")
+    predictions, _ = load_predictions(run / "evaluation" / "test" / "predictions.npz")
     kept = [image_id not in report.seen for image_id in predictions.image_ids]
     is_right = predictions.logits.argmax(1) == predictions.labels
     assert report.top_1_unseen.value == is_right[kept].mean()
@@ -164,20 +167,19 @@ def test_a_run_that_is_not_finished_is_refused(run):
 
 
 def test_figures_are_handed_out_before_a_run_that_cannot_be_written_is_an_error(run):
-    shutil.rmtree(run / "predictions", ignore_errors=True)
-    (run / "predictions").write_text("in the way")
+    (run / "evaluation").write_text("in the way")
     reports = []
-    with pytest.raises(StorageError, match="predictions"):
+    with pytest.raises(StorageError, match="evaluation"):
         evaluate(run, on_report=reports.append)
     assert reports[0].split == "val"
 
 
 def test_of_few_images_none_is_said_to_be_drawn_at_random(run, monkeypatch):
     subtitles = []
-    monkeypatch.setattr(measure, "example_grid", lambda *_, subtitle, **__: subtitles.append(subtitle) or Figure())
+    monkeypatch.setattr(examples, "example_grid", lambda *_, subtitle, **__: subtitles.append(subtitle) or Figure())
     draw_examples(run, split="test")
-    monkeypatch.setattr(measure, "_NUM_EXAMPLES", 2)
-    monkeypatch.setattr(measure, "_NUM_OF_EACH", 1)
+    monkeypatch.setattr(examples, "_NUM_EXAMPLES", 2)
+    monkeypatch.setattr(examples, "_NUM_OF_EACH", 1)
     draw_examples(run, split="test")
     assert ["drawn at random" in subtitle for subtitle in subtitles] == [False, True]
 
@@ -234,3 +236,30 @@ def test_votes_are_pointed_at_the_parts_in_the_models_view():
 
 def test_there_is_nothing_to_point_with_in_a_plain_backbone():
     assert point(outcome(1, 1), [], Preprocessing((1, 1), (1, 1), (0, 0, 0), (1, 1, 1))) is None
+
+
+class TestSaved:
+    def test_figures_are_computed_anew_without_images_or_a_look_at_the_test_split(self, run, data):
+        first = evaluate(run, split="test", data=data)
+        shutil.rmtree(data)
+        again = evaluate(run, split="test", saved=True)
+        assert again.to_dict() == first.to_dict()
+        assert len(ledger(run)) == 1
+
+    def test_there_must_be_something(self, run):
+        with pytest.raises(RunError, match=r"nothing is saved of the val split.*measure it again: finevote evaluate"):
+            evaluate(run, saved=True)
+
+    def test_other_weights_or_another_keep_rate_are_refused(self, run):
+        evaluate(run)
+        with pytest.raises(RunError, match=r"by other weights or at keep rate 1, not 0\.5"):
+            evaluate(run, saved=True, keep_rate=0.5)
+        write_bundle(run / "bundle", config=changed(make_config(), "training", seed=1))
+        with pytest.raises(RunError, match="by other weights"):
+            evaluate(run, saved=True)
+
+    def test_a_report_that_is_none_is_refused(self, run):
+        evaluate(run)
+        (run / "evaluation" / "val" / "report.json").write_text('{"run": "one"}')
+        with pytest.raises(RunError, match=r"report\.json is not a report of this finevote"):
+            evaluate(run, saved=True)

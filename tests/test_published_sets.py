@@ -174,7 +174,7 @@ def test_its_name_is_all_that_one_types(run, published, tmp_path, monkeypatch, n
     assert code == 0, err
     assert f"test split, {made.info.count(protocol, 'test')} images of {made.info.num_classes} classes" in out
     assert saved["setting"] in out
-    assert json.loads((folder.path / "evaluation_test.json").read_text())["protocol"] == protocol.name
+    assert json.loads((folder.path / "evaluation" / "test" / "report.json").read_text())["protocol"] == protocol.name
     assert ("on the subject" in out) == bool(made.info.subject)
     assert f"{name}: {made.info.caveat}" in out or not made.info.caveat
     assert server.requests == []

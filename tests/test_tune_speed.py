@@ -7,7 +7,8 @@ import pytest
 from finevote.bundle import load_bundle, read_manifest, record_keep_rate
 from finevote.errors import ArgumentError
 from finevote.evaluation.intervals import mcnemar
-from finevote.measure import evaluate, open_split
+from finevote.measure.evaluate import evaluate
+from finevote.measure.opening import open_split
 from finevote.predictor import Predictor
 from finevote.run_folder import RunFolder
 from finevote.tune_speed import SpeedPoint, choose_rate, time_forwards, tune_speed
@@ -69,7 +70,7 @@ def test_a_bundle_s_keep_rate_is_used_and_can_be_overruled(finished, run):
     code, out, _ = run("evaluate", finished, "--keep-rate", 0.8, "--json")
     assert code == 0
     assert json.loads(out)["keep_rate"] == 0.8
-    assert json.loads((finished / "evaluation_val.json").read_text())["keep_rate"] == 0.8
+    assert json.loads((finished / "evaluation" / "val" / "report.json").read_text())["keep_rate"] == 0.8
 
 
 def test_predict_takes_a_keep_rate(finished, run):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from finevote.data.registry import open_source
     from finevote.errors import FinevoteError
     from finevote.losses.triplet import batch_hard_triplet
-    from finevote.measure import evaluate
+    from finevote.measure.evaluate import evaluate
     from finevote.model import FineGrainedClassifier
     from finevote.predictor import Predictor
     from finevote.training.fit import fit, resume
@@ -31,7 +31,7 @@ _HOME = {  # public name -> module : what it is called there
     "Predictor": "finevote.predictor:Predictor",
     "batch_hard_triplet": "finevote.losses.triplet:batch_hard_triplet",
     "build_model": "finevote.build:build_model",
-    "evaluate": "finevote.measure:evaluate",
+    "evaluate": "finevote.measure.evaluate:evaluate",
     "fit": "finevote.training.fit:fit",
     "list_recipes": "finevote.config:list_recipes",
     "load": "finevote.predictor:Predictor.load",

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from finevote.build import build_model
 from finevote.config import Config, config_from_values
 from finevote.errors import BundleError, FinevoteError
-from finevote.evaluation.trust import Calibration
+from finevote.evaluation.calibrator import Calibration
 from finevote.files import atomic_folder, atomic_write, sha256_of
 from finevote.model import FineGrainedClassifier
 from finevote.types import Preprocessing

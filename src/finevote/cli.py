@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Never
+from typing import Annotated, Never
 
 import typer
 
 from finevote.cli_bench import bench
 from finevote.cli_data import data_app
-from finevote.cli_output import (
-    Split,
-    answer_table,
-    as_csv,
-    as_jsonl,
-    backbone_list,
-    backbone_sheet,
-    check_out,
-    print_rich,
-    yaml_lines,
-)
+from finevote.cli_evaluate import evaluate, figure
+from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
+from finevote.cli_predict import predict
 from finevote.cli_speed import tune_speed
 from finevote.cli_study import ablate, compare, sweep
-from finevote.errors import ArgumentError, DataError, FinevoteError, plain_message
-
-if TYPE_CHECKING:
-    from finevote.evaluation.report import Report
+from finevote.errors import ArgumentError, FinevoteError, plain_message
 
 DEFAULT_RECIPE = "flowers102_dinov2_s14"
-OUT_SUFFIXES = (".csv", ".jsonl")
 
 app = typer.Typer(
     name="finevote",
@@ -44,19 +31,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
-
-
-# Paths are declared `readable=False` so that typer does not judge them: the commands have better messages.
-Run = Annotated[
-    Path,
-    typer.Argument(metavar="RUN", readable=False, file_okay=False, help="A run folder, as `finevote fit` makes it."),
-]
-SplitOption = Annotated[Split, typer.Option(help="Each look at the test split is entered in the run's ledger.")]
-KeepRateOption = Annotated[
-    float | None,
-    typer.Option(help="Share of patches that each reducing layer keeps: less is faster; the bundle's unless given."),
-]
-DataOption = Annotated[str | None, typer.Option(help="Where the data set lies now, if it has moved.")]
 
 
 def main() -> None:
@@ -194,88 +168,6 @@ def _check_places(data: str, out: Path | None) -> None:
         open_source(data, splits=("train", "val"))  # raises, and says what data can be
 
 
-@app.command()
-def evaluate(
-    run: Run,
-    split: SplitOption = Split.VAL,
-    data: DataOption = None,
-    keep_rate: KeepRateOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-) -> None:
-    """Measure a run on a split.
-
-    Accuracies with 95% intervals, over all images and per class, and which classes are mistaken for which.
-    """
-    from finevote.measure import evaluate as measure
-
-    def show(report: Report) -> None:
-        if as_json:
-            typer.echo(json.dumps(report.to_dict(), indent=2))
-        else:
-            print_rich(report.table())
-
-    measure(run, split=split.value, data=data, keep_rate=keep_rate, on_report=show)
-
-
-@app.command()
-def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help="A run folder or a bundle folder.")],
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUTS...", readable=False, help="Photographs, or folders of them.")
-    ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="Write to a .csv or .jsonl file instead of printing.")] = None,
-    keep_rate: KeepRateOption = None,
-    coverage: Annotated[
-        float | None,
-        typer.Option(help="Give instead the set of classes that holds the true one with this probability: 0.95."),
-    ] = None,
-    sets: Annotated[str, typer.Option(help="How sets are made: lac, which makes the smallest, aps or raps.")] = "lac",
-    each_class: Annotated[
-        bool, typer.Option("--each-class", help="Keep the coverage for every class by itself; needs more images.")
-    ] = False,
-) -> None:
-    """Name what is in photographs.
-
-    Unreadable ones are reported and skipped.
-    """
-    if out is not None:
-        check_out(out, OUT_SUFFIXES)
-    from finevote.evaluation.trust import SetRule
-    from finevote.files import atomic_write
-    from finevote.predictor import Predictor, list_images
-    from finevote.progress import Meter
-
-    paths = list_images(inputs)
-    predictor = Predictor.load(run, device="auto", keep_rate=keep_rate)
-    rule = None if coverage is None else SetRule(coverage, sets, each_class)
-    with Meter("predict", total=len(paths)) as meter:
-        answers, unreadable = predictor.predict_files(paths, top=top, sets=rule, advance=meter.advance)
-    for path, reason in unreadable.items():
-        typer.echo(f"skipped {path}: {reason}", err=True)
-    if not answers:
-        raise DataError(
-            f"none of {len(paths):,} image files could be read" if len(paths) > 1 else "the image could not be read"
-        )
-    if out is None:
-        print_rich(answer_table(answers))
-    else:
-        text = as_csv(answers) if out.suffix == ".csv" else as_jsonl(answers)
-        atomic_write(out, text.encode("utf-8", "surrogateescape"))
-        typer.echo(f"{len(answers)} predictions written to {out}", err=True)
-
-
-@app.command()
-def figure(run: Run, split: SplitOption = Split.VAL, data: DataOption = None) -> None:
-    """Draw example predictions.
-
-    Right and wrong ones are told apart by their borders.
-    """
-    from finevote.measure import draw_examples
-
-    typer.echo(draw_examples(run, split=split.value, data=data))
-
-
 @app.command("import")
 def import_(
     checkpoint: Annotated[
@@ -386,6 +278,9 @@ def backbones(
     typer.echo(backbone_sheet(info, at_hand=weights_at_hand(info)))
 
 
+app.command()(evaluate)
+app.command()(predict)
+app.command()(figure)
 app.command()(bench)
 app.command("tune-speed")(tune_speed)
 app.command()(compare)

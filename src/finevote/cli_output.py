@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-from enum import StrEnum
 from itertools import groupby
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
 
     from finevote.backbones.published import BackboneInfo
     from finevote.types import Ranked
-
-
-class Split(StrEnum):
-    """The splits that a classifier can be measured on."""
-
-    VAL = "val"
-    TEST = "test"
 
 
 def check_out(out: Path, suffixes: Sequence[str]) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finevote.cli_output import Split, print_rich
+from finevote.cli_options import Split
+from finevote.cli_output import print_rich
 
 if TYPE_CHECKING:
     from finevote.study.comparison import Comparison

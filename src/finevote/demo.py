@@ -17,7 +17,8 @@ from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.report import Report
 from finevote.explanation.figures import contact_sheet, save_figure
 from finevote.files import atomic_write
-from finevote.measure import draw_examples, evaluate
+from finevote.measure.evaluate import evaluate
+from finevote.measure.examples import draw_examples
 from finevote.run_folder import next_run_path
 from finevote.study.ablate import PLAIN
 from finevote.training.fit import fit

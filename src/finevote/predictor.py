@@ -20,9 +20,9 @@ from finevote.data.images import IMAGE_SUFFIXES, read_image, upright_rgb
 from finevote.data.transforms import eval_transform, read_resized
 from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, BundleError, DataError
+from finevote.evaluation.calibrator import SetRule
 from finevote.evaluation.metrics import rank_classes, softmax
 from finevote.evaluation.predict import evaluation_mode, predict
-from finevote.evaluation.trust import SetRule
 from finevote.run_folder import RunFolder
 from finevote.types import DataSource, Predictions, Ranked
 

@@ -19,6 +19,38 @@ except ImportError:  # not on Windows, where two processes in one run are not to
 
 
 @dataclass(frozen=True)
+class EvaluationFolder:
+    """The paths of one split's measurement in a run."""
+
+    path: Path
+
+    @property
+    def predictions_npz(self) -> Path:
+        """What the model said of every image."""
+        return self.path / "predictions.npz"
+
+    @property
+    def report_json(self) -> Path:
+        """All figures; written last, it vouches for the other files."""
+        return self.path / "report.json"
+
+    @property
+    def classes_csv(self) -> Path:
+        """The figures of each class."""
+        return self.path / "classes.csv"
+
+    @property
+    def reliability_png(self) -> Path:
+        """How often the model is right, over how sure it is."""
+        return self.path / "reliability.png"
+
+    @property
+    def examples_png(self) -> Path:
+        """Right and wrong predictions."""
+        return self.path / "examples.png"
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """The paths of one run. Making one touches no file; `create` and `open` look at the disk."""
 
@@ -108,10 +140,9 @@ class RunFolder:
         """The finished classifier."""
         return self.path / "bundle"
 
-    @property
-    def predictions(self) -> Path:
-        """One `{split}.npz` for each split that was evaluated."""
-        return self.path / "predictions"
+    def evaluation(self, split: str) -> EvaluationFolder:
+        """Return the paths of what is known of a split."""
+        return EvaluationFolder(self.path / "evaluation" / split)
 
     @property
     def speed_json(self) -> Path:

@@ -26,7 +26,7 @@ from finevote.evaluation.predict import evaluation_mode
 from finevote.explanation.figures import save_figure
 from finevote.explanation.speed import Mark, speed_curve
 from finevote.files import atomic_write
-from finevote.measure import open_split
+from finevote.measure.opening import open_split
 from finevote.model import FineGrainedClassifier
 from finevote.predictor import Predictor
 from finevote.progress import Meter

@@ -161,7 +161,8 @@ class Predictions:
     """What a model said of a split, kept as arrays so that any figure can be computed again later.
 
     One row an image: image_ids (n,) str, labels (n,) int64 (-1 where unknown), logits (n, C) float32,
-    final_votes (n, P) float32 or None, grid (rows, columns) or None, embeddings (n, D) float32 or None.
+    final_votes (n, P) float32 or None, grid (rows, columns) or None, embeddings (n, D) float32 or None, groups (n,)
+    str, equal for images of one subject, or None where every image is one by itself.
     """
 
     image_ids: tuple[str, ...]
@@ -170,6 +171,7 @@ class Predictions:
     final_votes: np.ndarray | None = None
     grid: tuple[int, int] | None = None
     embeddings: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from rich.console import Console
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
+from finevote.evaluation.measurement import Measurement
 from finevote.evaluation.pointing import PointingFigure
 from finevote.evaluation.report import make_report
 from finevote.types import Predictions
@@ -25,9 +26,9 @@ def predictions(num_classes=7, num_images=300):
 
 def report(rows=None, *, names=NAMES, split="val", **options):
     rows = rows or predictions()
-    return make_report(
-        rows, class_names=names, run="runs/one", data="photos", split=split, bundle_sha256="ab", **options
-    )
+    sections = options.pop("sections", {})
+    measurement = Measurement(run="runs/one", data="photos", split=split, bundle_sha256="ab", **options)
+    return make_report(rows, measurement, class_names=names, sections=sections)
 
 
 def printed(made):

@@ -1,6 +1,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from finevote.errors import ArgumentError
+from finevote.evaluation.calibrator import SetRule, calibrate
 from finevote.evaluation.metrics import softmax
-from finevote.evaluation.trust import SetRule, calibrate, measure_trust
-from finevote.evaluation.trust_table import trust_notes, trust_table
+from finevote.evaluation.trust import measure_trust
 from finevote.types import Predictions
 
 
@@ -24,7 +25,7 @@ def predictions(num_images=400, *, num_classes=6, seed=0):
 
 def printed(trust):
     console = Console(width=120, file=io.StringIO(), color_system=None)
-    console.print(trust_table(trust))
+    console.print(trust.table())
     return console.file.getvalue()
 
 
@@ -64,7 +65,7 @@ def test_groups_widen_every_interval(calibration):
     found = predictions(100)
     repeated = Predictions(tuple(map(str, range(800))), np.repeat(found.labels, 8), np.repeat(found.logits, 8, axis=0))
     alone = measure_trust(repeated, calibration)
-    grouped = measure_trust(repeated, calibration, groups=np.repeat(np.arange(100), 8).tolist())
+    grouped = measure_trust(replace(repeated, groups=np.repeat(np.arange(100), 8).astype(str)), calibration)
     for part in (lambda trust: trust.before.brier, lambda trust: trust.sets[0].coverage):
         assert part(grouped).value == pytest.approx(part(alone).value)
         assert part(grouped).high - part(grouped).low > 2 * (part(alone).high - part(alone).low)
@@ -79,7 +80,7 @@ def test_the_calibrating_split_is_judged_by_other_images_than_itself():
 
 def test_images_of_a_group_never_judge_each_other():
     found = predictions(60)
-    one_group = measure_trust(found, calibrate(found), groups=["a"] * 60, is_across=True)
+    one_group = measure_trust(replace(found, groups=np.full(60, "a")), calibrate(found), is_across=True)
     assert one_group.temperature == calibrate(found).temperature
 
 
@@ -87,7 +88,7 @@ def test_without_calibration_the_model_is_measured_as_it_is():
     trust = measure_trust(predictions(), None)
     assert (trust.after, trust.temperature, trust.sets) == (None, None, ())
     assert "calibrated" not in printed(trust)
-    assert trust_notes(trust)[0].startswith("not calibrated")
+    assert trust.notes()[0].startswith("not calibrated")
 
 
 def test_the_table_shows_before_and_after_and_every_kind_of_set(trust):
@@ -105,12 +106,12 @@ def test_the_table_shows_before_and_after_and_every_kind_of_set(trust):
     ],
 )
 def test_a_weak_guarantee_is_told(num_images, words):
-    notes = trust_notes(measure_trust(predictions(), calibrate(predictions(num_images, seed=1))))
+    notes = measure_trust(predictions(), calibrate(predictions(num_images, seed=1))).notes()
     assert any(re.search(words, note) for note in notes)
 
 
 def test_of_many_images_no_weakness_is_told(trust):
-    assert len(trust_notes(trust)) == 1
+    assert len(trust.notes()) == 1
 
 
 def test_json_keeps_every_figure(trust):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from finevote.errors import ArgumentError, DataError, RunError
 from finevote.evaluation.predictions import load_predictions, save_predictions
-from finevote.measure import evaluate
+from finevote.measure.evaluate import evaluate
 from finevote.study.compare import compare
 from finevote.types import Predictions
 from tests.tiny import write_photographs, write_run
@@ -42,7 +42,7 @@ def copy(made, tmp_path):
 
 
 def answer(run, right, order=None):
-    path = run / "predictions" / "val.npz"
+    path = run / "evaluation" / "val" / "predictions.npz"
     saved, names = load_predictions(path)
     rows = np.arange(len(saved.labels)) if order is None else order
     told = np.where(np.asarray(right, bool), saved.labels, (saved.labels + 1) % 3)
@@ -139,9 +139,9 @@ def test_runs_on_different_validation_splits_are_refused(copy, tmp_path):
 
 def test_predictions_of_other_images_are_refused(copy, tmp_path):
     one, two = copy("a"), copy("b")
-    saved, names = load_predictions(two / "predictions" / "val.npz")
+    saved, names = load_predictions(two / "evaluation" / "val" / "predictions.npz")
     few = Predictions(saved.image_ids[:-1], saved.labels[:-1], saved.logits[:-1])
-    save_predictions(two / "predictions" / "val.npz", few, names)
+    save_predictions(two / "evaluation" / "val" / "predictions.npz", few, names)
     with pytest.raises(DataError, match="different val splits"):
         compare([one, two], out=tmp_path / "out")
 

@@ -8,7 +8,8 @@ import pytest
 from finevote.bundle import load_bundle
 from finevote.data.catalogue import DATASETS
 from finevote.errors import DataError
-from finevote.measure import draw_examples, evaluate
+from finevote.measure.evaluate import evaluate
+from finevote.measure.examples import draw_examples
 from finevote.run_folder import RunFolder
 from finevote.training import loop
 from finevote.training.fit import fit, resume
@@ -113,7 +114,7 @@ def test_the_protocol_is_kept_in_the_run_and_stands_beside_its_numbers(aircraft,
     assert json.loads((run.bundle / "bundle.json").read_text())["details"]["protocol"] == protocol
     report = evaluate(run.path, split="test")
     assert (report.protocol, report.setting, report.num_images) == (protocol, setting, 4)
-    assert json.loads((run.path / "evaluation_test.json").read_text())["protocol"] == protocol
+    assert json.loads((run.path / "evaluation" / "test" / "report.json").read_text())["protocol"] == protocol
 
 
 def test_a_run_is_measured_on_the_same_set_at_a_path_and_on_other_photographs_of_its_classes(aircraft, tmp_path):

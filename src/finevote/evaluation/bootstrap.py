@@ -1,6 +1,6 @@
 """Bootstrap intervals of figures that are no plain share of images; images of a group are drawn together."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ def bootstrap_intervals(
     statistic: Callable[[NDArray[np.int64]], Sequence[float]],
     num_images: int,
     *,
-    groups: Sequence[Hashable] | None = None,
+    groups: Sequence[Hashable] | NDArray[np.str_] | None = None,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
     confidence: float = 0.95,
@@ -51,7 +51,7 @@ def bootstrap_intervals(
     return [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
-def _rows_of_groups(groups: Sequence[Hashable]) -> list[NDArray[np.int64]]:
+def _rows_of_groups(groups: Iterable[Hashable]) -> list[NDArray[np.int64]]:
     rows: dict[Hashable, list[int]] = {}
     for row, group in enumerate(groups):
         rows.setdefault(group, []).append(row)

@@ -30,10 +30,11 @@ def predict(
     images just done, `on_output` with each batch and the model's output for it.
     """
     parts: list[Predictions] = []
+    subjects = _subjects(records)
     with evaluation_mode(model), torch.inference_mode(), autocast or nullcontext():
         for batch in loader:
             output: ModelOutput = model(batch.images.to(device, non_blocking=True))
-            parts.append(_rows(batch, output, records))
+            parts.append(_rows(batch, output, records, subjects))
             if on_output is not None:
                 on_output(batch, output)
             if advance is not None:
@@ -60,7 +61,7 @@ def merge(parts: Sequence[tuple[Sequence[int], Predictions]]) -> Predictions:
 
 def take_rows(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
     """Return the given rows, in the given order."""
-    votes, embeddings = predictions.final_votes, predictions.embeddings
+    votes, embeddings, groups = predictions.final_votes, predictions.embeddings, predictions.groups
     return Predictions(
         image_ids=tuple(predictions.image_ids[row] for row in rows),
         labels=predictions.labels[rows],
@@ -68,6 +69,7 @@ def take_rows(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
         final_votes=None if votes is None else votes[rows],
         grid=predictions.grid,
         embeddings=None if embeddings is None else embeddings[rows],
+        groups=None if groups is None else groups[rows],
     )
 
 
@@ -83,6 +85,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
         logits=np.concatenate([part.logits for part in filled]),
         final_votes=_join([part.final_votes for part in filled]),
         embeddings=_join([part.embeddings for part in filled]),
+        groups=_join([part.groups for part in filled]),
     )
 
 
@@ -98,7 +101,16 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _rows(batch: Batch, output: ModelOutput, records: Sequence[Record]) -> Predictions:
+def _subjects(records: Sequence[Record]) -> np.ndarray | None:
+    """Return one name for each subject, (n,); an image without a group is a subject by itself. None without groups."""
+    if all(record.group is None for record in records):
+        return None
+    return np.array(
+        [f"image {record.image_id}" if record.group is None else f"group {record.group}" for record in records]
+    )
+
+
+def _rows(batch: Batch, output: ModelOutput, records: Sequence[Record], subjects: np.ndarray | None) -> Predictions:
     votes = output.votes
     return Predictions(
         image_ids=tuple(records[index].image_id for index in batch.indices.tolist()),
@@ -107,6 +119,7 @@ def _rows(batch: Batch, output: ModelOutput, records: Sequence[Record]) -> Predi
         final_votes=None if votes is None else _float32(votes.per_patch()),  # (B, P)
         grid=None if votes is None else votes.grid,
         embeddings=_float32(output.embedding),  # (B, D)
+        groups=None if subjects is None else subjects[batch.indices.cpu().numpy()],
     )
 
 

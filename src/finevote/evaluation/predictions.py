@@ -16,7 +16,7 @@ from finevote.types import Predictions
 
 FORMAT_VERSION = 1
 _REQUIRED = {"format_version", "image_ids", "labels", "logits", "class_names"}
-_OPTIONAL = {"final_votes", "grid", "embeddings"}
+_OPTIONAL = {"final_votes", "grid", "embeddings", "groups"}
 _NOT_AN_NPZ = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -34,6 +34,8 @@ def save_predictions(path: Path, predictions: Predictions, class_names: Sequence
         arrays["grid"] = np.array(predictions.grid, np.int64)
     if predictions.embeddings is not None:
         arrays["embeddings"] = predictions.embeddings.astype(np.float32)
+    if predictions.groups is not None:
+        arrays["groups"] = np.array(predictions.groups, dtype=np.str_)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take the names for other options
     atomic_write(path, buffer.getvalue())
@@ -63,6 +65,7 @@ def load_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
         final_votes=arrays.get("final_votes"),
         grid=None if grid is None else (int(grid[0]), int(grid[1])),
         embeddings=arrays.get("embeddings"),
+        groups=arrays.get("groups"),
     )
     return predictions, tuple(arrays["class_names"].tolist())
 
@@ -83,6 +86,8 @@ def _find_problem(arrays: dict[str, NDArray[Any]]) -> str | None:
         expected["final_votes"] = (num_images, int(arrays["grid"].prod()))
     if "embeddings" in arrays:
         expected["embeddings"] = (num_images, *arrays["embeddings"].shape[1:2])
+    if "groups" in arrays:
+        expected["groups"] = (num_images,)
     wrong = [
         f"{name} is {arrays[name].shape}, not {shape}"
         for name, shape in expected.items()

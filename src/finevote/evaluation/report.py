@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,17 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from finevote.evaluation.intervals import MACRO_METHOD, macro_interval, wilson_interval
+from finevote.evaluation.measurement import Measurement
 from finevote.evaluation.metrics import (
     confusion_matrix,
     macro_accuracy,
     most_confused_pairs,
     top_k_correct,
 )
-from finevote.evaluation.pointing import PointingFigure
-from finevote.evaluation.trust import Trust
-from finevote.evaluation.trust_table import trust_notes, trust_table
+from finevote.evaluation.section import Section
 from finevote.types import Predictions
 
+SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
 NUM_SHOWN = 5
 _NUM_KEPT = 50
@@ -56,23 +56,14 @@ class Confusion(NamedTuple):
     num_images: int
 
 
-@dataclass(frozen=True)
-class Report:
-    """The figures of one split.
+@dataclass(frozen=True, kw_only=True)
+class Report(Measurement):
+    """The figures of one split, beside the circumstances in which they were found.
 
-    `top_5` is None with five classes or fewer. `pointing` (at telling parts) and `on_subject` are None unless boxes are
-    known and there are votes. `skipped` maps images that could not be read, and so do not count, to the reason.
-    `num_test_openings` counts how often the test split was measured on, this time included; None for another split.
-    `protocol` names how a published set was divided, `setting` says in words what the model was trained and chosen on,
-    `notes` what else is to be known of the data. `seen` maps images whose very file the model was fitted to or chosen
-    on to that one, None where that could not be looked up; `top_1_unseen` is over the others, None if all or none are.
-    `keep_rate` is the share of patches that each reducing layer kept, `trust` how far the model can be believed.
+    `top_5` is None with five classes or fewer. `top_1_unseen` is over the images that are not `seen`, None if all or
+    none are. `sections` holds all other kinds of figures, each by its name.
     """
 
-    run: str
-    data: str
-    split: str
-    bundle_sha256: str
     num_images: int
     num_classes: int
     top_1: Accuracy
@@ -80,27 +71,23 @@ class Report:
     macro: Accuracy
     per_class: tuple[ClassRow, ...]
     confused: tuple[Confusion, ...]
-    pointing: PointingFigure | None = None
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    num_test_openings: int | None = None
-    protocol: str | None = None
-    setting: str = ""
-    notes: tuple[str, ...] = ()
-    on_subject: PointingFigure | None = None
-    seen: Mapping[str, str] | None = None
     top_1_unseen: Accuracy | None = None
-    keep_rate: float = 1.0
-    trust: Trust | None = None
+    sections: Mapping[str, Section] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report ready for JSON; shares are fractions, not percent."""
-        values = asdict(self)
-        for name in ("top_1", "top_5", "macro", "pointing", "on_subject", "top_1_unseen"):
-            values[name] = values[name] and values[name]._asdict()
-        values["trust"] = self.trust and self.trust.to_dict()
-        for name in ("per_class", "confused"):
-            values[name] = [row._asdict() for row in values[name]]
-        return {"confidence": CONFIDENCE, **values}
+        """Return the report ready for JSON, as docs/report.md describes it; shares are fractions, not percent."""
+        figures = {name: getattr(self, name) for name in ("top_1", "top_5", "macro", "top_1_unseen")}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "confidence": CONFIDENCE,
+            **self.circumstances(),
+            "num_images": self.num_images,
+            "num_classes": self.num_classes,
+            **{name: figure and figure._asdict() for name, figure in figures.items()},
+            "per_class": [row._asdict() for row in self.per_class],
+            "confused": [row._asdict() for row in self.confused],
+            **{name: section.to_dict() for name, section in self.sections.items()},
+        }
 
     def class_table(self) -> str:
         """Return the per-class figures as CSV."""
@@ -115,8 +102,9 @@ class Report:
         parts: list[RenderableType] = [self._headline(), "", self._accuracy_table(), "", self._worst_table()]
         if self.confused:
             parts += ["", self._confusion_table()]
-        if self.trust is not None:
-            parts += ["", trust_table(self.trust)]
+        for section in self.sections.values():
+            if (table := section.table()) is not None:
+                parts += ["", table]
         parts += [Text(f"\n{note}") for note in self._notes()]
         return Group(*parts)
 
@@ -162,8 +150,8 @@ class Report:
                 )
         if self.keep_rate < 1:
             notes.append(f"keep rate {self.keep_rate:g}: patches with the fewest votes leave the trunk early, merged")
-        if self.trust is not None:
-            notes += trust_notes(self.trust)
+        for section in self.sections.values():
+            notes += section.notes()
         notes += [f"{self.data}: {note}" for note in self.notes]
         if self.seen:
             notes.append(self._seen_note(len(self.seen)))
@@ -185,24 +173,18 @@ class Report:
 
 def make_report(
     predictions: Predictions,
+    measurement: Measurement,
     *,
     class_names: Sequence[str],
-    run: str,
-    data: str,
-    split: str,
-    bundle_sha256: str,
-    pointing: PointingFigure | None = None,
-    skipped: Mapping[str, str] | None = None,
-    num_test_openings: int | None = None,
-    protocol: str | None = None,
-    setting: str = "",
-    notes: Sequence[str] = (),
-    on_subject: PointingFigure | None = None,
-    seen: Mapping[str, str] | None = None,
-    keep_rate: float = 1.0,
-    trust: Trust | None = None,
+    sections: Mapping[str, Section] | None = None,
 ) -> Report:
     """Return the report of a split's predictions.
+
+    Args:
+        predictions: of the split.
+        measurement: how they came about.
+        class_names: in the order of the logits.
+        sections: further kinds of figures, by name.
 
     Raises:
         ArgumentError: there are no images, an image's class is not known, or a logit is not finite.
@@ -216,12 +198,9 @@ def make_report(
     ]
     pairs = most_confused_pairs(confusion, limit=_NUM_KEPT)
     is_right = top_k_correct(logits, labels, k=1)
-    is_unseen = np.array([image_id not in (seen or {}) for image_id in predictions.image_ids])
+    is_unseen = np.array([image_id not in (measurement.seen or {}) for image_id in predictions.image_ids])
     return Report(
-        run=run,
-        data=data,
-        split=split,
-        bundle_sha256=bundle_sha256,
+        **vars(measurement),
         num_images=len(labels),
         num_classes=len(class_names),
         top_1=_proportion(int(is_right.sum()), len(labels)),
@@ -231,19 +210,10 @@ def make_report(
         ),
         per_class=tuple(rows),
         confused=tuple(Confusion(class_names[true], class_names[taken], count) for true, taken, count in pairs),
-        pointing=pointing,
-        skipped=skipped or {},
-        num_test_openings=num_test_openings,
-        protocol=protocol,
-        setting=setting,
-        notes=tuple(notes),
-        on_subject=on_subject,
-        seen=seen,
         top_1_unseen=_proportion(int(is_right[is_unseen].sum()), int(is_unseen.sum()))
         if is_unseen.any() and not is_unseen.all()
         else None,
-        keep_rate=keep_rate,
-        trust=trust,
+        sections=sections or {},
     )
 
 

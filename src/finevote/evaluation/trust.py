@@ -1,13 +1,13 @@
-"""How far a model can be believed: what validation images tell once, and figures of it for any split."""
+"""How far a model can be believed: figures of any split, by what validation images told once."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
-from finevote.errors import ArgumentError, suggest
 from finevote.evaluation import conformal
 from finevote.evaluation.bootstrap import bootstrap_intervals
 from finevote.evaluation.calibration import (
@@ -16,60 +16,22 @@ from finevote.evaluation.calibration import (
     brier_scores,
     calibration_error,
     confidences_of,
-    fit_temperature,
     negative_log_likelihoods,
     reliability_bins,
 )
+from finevote.evaluation.calibrator import Calibration, SetRule, judges
 from finevote.evaluation.intervals import wilson_interval
-from finevote.evaluation.metrics import Labels, Rates
-from finevote.evaluation.predict import take_rows
+from finevote.evaluation.metrics import Rates
 from finevote.types import Predictions
 
 COVERAGE = 0.95
-NUM_FOLDS = 5
-Groups = Sequence[Hashable]
-
-
-class SetRule(NamedTuple):
-    """Which sets are wanted: of which coverage, by which method ("lac", "aps", "raps"), for each class or over all."""
-
-    coverage: float
-    method: str = "lac"
-    each_class: bool = False
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What validation images tell of a model; it is kept in the bundle.
-
-    `temperature` divides the logits. `scores` maps each conformal method to the scores of the images' own classes (n,),
-    which give the threshold of any coverage; `labels` (n,) are those classes. All of it holds at `keep_rate`.
-    """
-
-    temperature: float
-    labels: Labels
-    scores: Mapping[str, Rates]
-    keep_rate: float = 1.0
-
-    def probabilities(self, logits: NDArray[np.floating[Any]]) -> Rates:
-        """Return probabilities (n, C) at the temperature."""
-        return apply_temperature(logits, self.temperature)
-
-    def sets(self, probabilities: Rates, rule: SetRule) -> NDArray[np.bool_]:
-        """Return which classes the set of each image holds, (n, C), from probabilities at the temperature.
-
-        Raises:
-            ArgumentError: there is no such method, or the coverage is not between 0 and 1.
-        """
-        if rule.method not in self.scores:
-            raise ArgumentError(f"there are no sets by {rule.method!r}{suggest(rule.method, self.scores)}")
-        scores, coverage = self.scores[rule.method], rule.coverage
-        threshold: float | Rates = conformal.conformal_threshold(scores, coverage=coverage)
-        if rule.each_class:
-            threshold = conformal.class_thresholds(
-                scores, self.labels, coverage=coverage, num_classes=probabilities.shape[1]
-            )
-        return conformal.prediction_sets(probabilities, threshold, method=rule.method)
+WEAK_BELOW = 0.05  # how far below what is asked the coverage of one calibration may lie without a warning
+_NAMES = {
+    "calibration_error": "calibration error",
+    "calibration_error_mass": "    bins of equal mass",
+    "brier": "Brier score",
+    "negative_log_likelihood": "neg. log-likelihood",
+}
 
 
 class Figure(NamedTuple):
@@ -127,43 +89,61 @@ class Trust:
         values["sets"] = [{key: _plain(value) for key, value in row._asdict().items()} for row in self.sets]
         return values
 
+    def table(self) -> Table:
+        """Return calibration before and after the temperature, and the sets, as `rich` prints them."""
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+        table.add_column("can it be believed? (95%)", overflow="fold")
+        for name in ("as trained", "calibrated")[: 1 if self.after is None else 2]:
+            table.add_column(name, justify="right", overflow="fold")
+        versions = [version for version in (self.before, self.after) if version is not None]
+        for name, label in _NAMES.items():
+            table.add_row(label, *(_describe(name, version) for version in versions))
+        for row in self.sets:
+            table.add_row(f"{row.method} sets for {self.coverage:.0%}: cover", "", _percent(row.coverage))
+            table.add_row("    classes in a set", "", _number(row.mean_size, digits=1))
+        return table
 
-def calibrate(predictions: Predictions, *, keep_rate: float = 1.0) -> Calibration:
-    """Return what a split that the model was not fitted to tells of it; Raises as `fit_temperature` does."""
-    temperature = fit_temperature(predictions.logits, predictions.labels)
-    probabilities = apply_temperature(predictions.logits, temperature)
-    scores = {
-        method: conformal.true_scores(probabilities, predictions.labels, method=method) for method in conformal.METHODS
-    }
-    return Calibration(temperature, predictions.labels, scores, keep_rate)
+    def notes(self) -> list[str]:
+        """Return what calibrated, and how weak a guarantee its images give."""
+        if self.temperature is None or self.guarantee_low is None or self.guarantee_high is None:
+            return ["not calibrated: the model was fitted without validation images, or by an earlier finevote"]
+        how = "; here each fifth of them is judged by the other four" if self.is_across else ""
+        notes = [f"calibrated on {self.num_images:,} validation images: temperature {self.temperature:.3g}{how}"]
+        if self.guarantee_high == self.guarantee_low == 1:
+            notes.append(
+                f"{self.num_images:,} images are too few for sets of {self.coverage:.0%}: they hold every class"
+            )
+        elif self.guarantee_low < self.coverage - WEAK_BELOW:
+            notes.append(
+                f"the guarantee of {self.coverage:.0%} is weak: it holds on average over calibrations, and one on "
+                f"{self.num_images:,} images covers between {self.guarantee_low:.1%} and {self.guarantee_high:.1%}"
+            )
+        return notes
 
 
 def measure_trust(
     predictions: Predictions,
     calibration: Calibration | None,
     *,
-    groups: Groups | None = None,
     is_across: bool = False,
     coverage: float = COVERAGE,
 ) -> Trust:
     """Return the figures of a split.
 
     Args:
-        predictions: of the split.
+        predictions: of the split; where they have groups, intervals draw whole ones.
         calibration: of the model; None where there is none.
-        groups: one for each image where several show one subject; intervals then draw whole groups.
         is_across: the split is the one that calibrated: each fifth of its groups is judged by the others.
         coverage: of the sets.
     """
     uncalibrated = apply_temperature(predictions.logits, 1.0)
-    before = _reliability(uncalibrated, predictions, temperature=1.0, groups=groups)
+    before = _reliability(uncalibrated, predictions, temperature=1.0)
     if calibration is None:
         return Trust(before)
-    judges = _judges(predictions, groups) if is_across else [(np.arange(len(predictions.labels)), calibration)]
     probabilities = np.empty_like(uncalibrated)
     temperatures = np.ones(len(probabilities))
     sets = {method: np.zeros(probabilities.shape, np.bool_) for method in calibration.scores}
-    for rows, judge in judges:
+    for rows, judge in judges(predictions, calibration, is_across=is_across):
         probabilities[rows] = judge.probabilities(predictions.logits[rows])
         temperatures[rows] = judge.temperature
         for method, held in sets.items():
@@ -171,33 +151,18 @@ def measure_trust(
     low, high = conformal.coverage_range(len(calibration.labels), coverage=coverage)
     return Trust(
         before=before,
-        after=_reliability(probabilities, predictions, temperature=temperatures, groups=groups),
+        after=_reliability(probabilities, predictions, temperature=temperatures),
         temperature=calibration.temperature,
         num_images=len(calibration.labels),
         is_across=is_across,
         coverage=coverage,
         guarantee_low=low,
         guarantee_high=high,
-        sets=tuple(_set_figures(method, held, predictions.labels, groups) for method, held in sets.items()),
+        sets=tuple(_set_figures(method, held, predictions) for method, held in sets.items()),
     )
 
 
-def _judges(predictions: Predictions, groups: Groups | None) -> list[tuple[NDArray[np.int64], Calibration]]:
-    """Return the rows of each fifth of the groups, with what the others tell; one fifth where there is one group."""
-    names = predictions.image_ids if groups is None else groups
-    _, numbers = np.unique(np.asarray(names, np.str_), return_inverse=True)
-    places = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % NUM_FOLDS  # (n,)
-    folds = [np.flatnonzero(places == fold) for fold in range(NUM_FOLDS)]
-    filled = [rows for rows in folds if len(rows)]
-    if len(filled) == 1:
-        return [(filled[0], calibrate(predictions))]
-    everything = np.arange(len(numbers))
-    return [(rows, calibrate(take_rows(predictions, np.setdiff1d(everything, rows)))) for rows in filled]
-
-
-def _reliability(
-    probabilities: Rates, predictions: Predictions, *, temperature: float | Rates, groups: Groups | None
-) -> Reliability:
+def _reliability(probabilities: Rates, predictions: Predictions, *, temperature: float | Rates) -> Reliability:
     labels = predictions.labels
     confidences, is_right = confidences_of(probabilities, labels)
     scaled = predictions.logits / np.reshape(np.asarray(temperature, np.float64), (-1, 1))
@@ -208,23 +173,25 @@ def _reliability(
         errors = [calibration_error(sure, right, bins="width"), calibration_error(sure, right, bins="mass")]
         return [*errors, float(squares[rows].mean()), float(losses[rows].mean())]
 
-    error, error_mass, brier, likelihood = _with_intervals(statistic, len(labels), groups)
+    error, error_mass, brier, likelihood = _with_intervals(statistic, predictions)
     return Reliability(error, error_mass, brier, likelihood, reliability_bins(confidences, is_right))
 
 
-def _set_figures(method: str, held: NDArray[np.bool_], labels: Labels, groups: Groups | None) -> SetFigures:
+def _set_figures(method: str, held: NDArray[np.bool_], predictions: Predictions) -> SetFigures:
+    labels = predictions.labels
     covered, sizes = held[np.arange(len(labels)), labels], held.sum(axis=1)
-    coverage, size = _with_intervals(lambda rows: [covered[rows].mean(), sizes[rows].mean()], len(labels), groups)
-    if groups is None:
+    coverage, size = _with_intervals(lambda rows: [covered[rows].mean(), sizes[rows].mean()], predictions)
+    if predictions.groups is None:
         coverage = Figure(coverage.value, *wilson_interval(int(covered.sum()), len(labels)))
     return SetFigures(method, coverage, size)
 
 
 def _with_intervals(
-    statistic: Callable[[NDArray[np.int64]], Sequence[float]], num_images: int, groups: Groups | None
+    statistic: Callable[[NDArray[np.int64]], Sequence[float]], predictions: Predictions
 ) -> list[Figure]:
+    num_images = len(predictions.labels)
     values = statistic(np.arange(num_images))
-    intervals = bootstrap_intervals(statistic, num_images, groups=groups)
+    intervals = bootstrap_intervals(statistic, num_images, groups=predictions.groups)
     return [Figure(float(value), *interval) for value, interval in zip(values, intervals, strict=True)]
 
 
@@ -232,3 +199,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return value._asdict()
     return [_plain(row) for row in value] if isinstance(value, tuple) else value
+
+
+def _describe(name: str, version: Reliability) -> str:
+    figure: Figure = getattr(version, name)
+    return _percent(figure) if name.startswith("calibration_error") else _number(figure, digits=3)
+
+
+def _percent(figure: Figure) -> str:
+    return f"{figure.value:.1%} ({figure.low * 100:.1f} to {figure.high * 100:.1f}%)"
+
+
+def _number(figure: Figure, *, digits: int) -> str:
+    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"

@@ -15,7 +15,7 @@ from finevote.evaluation.paired import class_changes, hierarchical_bootstrap, ho
 from finevote.explanation.figures import save_figure
 from finevote.explanation.flips import Flip, flip_sheet
 from finevote.files import atomic_write
-from finevote.measure import crop_to_view
+from finevote.measure.examples import crop_to_view
 from finevote.run_folder import next_run_path
 from finevote.study.comparison import CONFIDENCE, ChangedClass, Comparison, Duel, Standing
 from finevote.study.contestants import Album, Contestant, Measured, apart, by_recipe, load_measured, open_album

@@ -16,7 +16,8 @@ from finevote.data.items import list_some
 from finevote.errors import ArgumentError, DataError, RunError
 from finevote.evaluation.metrics import top_k_correct
 from finevote.evaluation.predict import take_rows
-from finevote.measure import open_split, predictions_of
+from finevote.measure.evaluate import predictions_of
+from finevote.measure.opening import count_openings, open_split
 from finevote.run_folder import RunFolder
 from finevote.types import DataSource, Predictions, Preprocessing, Record
 
@@ -45,8 +46,7 @@ class Measured:
     @property
     def num_test_openings(self) -> int:
         """How often the test split was measured on with this run."""
-        ledger = RunFolder(self.path).test_ledger_jsonl
-        return len(ledger.read_text(encoding="utf-8").splitlines()) if ledger.exists() else 0
+        return count_openings(RunFolder(self.path))
 
 
 @dataclass(frozen=True)

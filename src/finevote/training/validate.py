@@ -12,9 +12,9 @@ from torch import nn
 
 from finevote.build import build_eval_loader
 from finevote.config import Config
+from finevote.evaluation.calibrator import Calibration, calibrate
 from finevote.evaluation.metrics import softmax, top_k_accuracy
 from finevote.evaluation.predict import merge, predict
-from finevote.evaluation.trust import Calibration, calibrate
 from finevote.training.parts import Parts
 from finevote.types import Batch, DataSource, Predictions, Record
 

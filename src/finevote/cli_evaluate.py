@@ -1,0 +1,49 @@
+"""The commands `finevote evaluate` and `finevote figure`. Heavy libraries are imported inside them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finevote.cli_options import DataOption, KeepRateOption, Run, Split, SplitOption
+from finevote.cli_output import print_rich
+
+if TYPE_CHECKING:
+    from finevote.evaluation.report import Report
+
+
+def evaluate(
+    run: Run,
+    split: SplitOption = Split.VAL,
+    data: DataOption = None,
+    keep_rate: KeepRateOption = None,
+    saved: Annotated[
+        bool, typer.Option("--saved", help="Compute the figures anew from saved predictions; no image is opened.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure a run on a split.
+
+    Accuracies with 95% intervals, over all images and per class, and which classes are mistaken for which.
+    """
+    from finevote.measure.evaluate import evaluate as measure
+
+    def show(report: Report) -> None:
+        if as_json:
+            typer.echo(json.dumps(report.to_dict(), indent=2))
+        else:
+            print_rich(report.table())
+
+    measure(run, split=split.value, data=data, keep_rate=keep_rate, saved=saved, on_report=show)
+
+
+def figure(run: Run, split: SplitOption = Split.VAL, data: DataOption = None) -> None:
+    """Draw example predictions.
+
+    Right and wrong ones are told apart by their borders.
+    """
+    from finevote.measure.examples import draw_examples
+
+    typer.echo(draw_examples(run, split=split.value, data=data))

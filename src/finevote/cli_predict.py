@@ -1,0 +1,61 @@
+"""The command `finevote predict`. Heavy libraries are imported inside it, so that help is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finevote.cli_options import KeepRateOption
+from finevote.cli_output import answer_table, as_csv, as_jsonl, check_out, print_rich
+from finevote.errors import DataError
+
+OUT_SUFFIXES = (".csv", ".jsonl")
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", readable=False, help="A run folder or a bundle folder.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUTS...", readable=False, help="Photographs, or folders of them.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="Write to a .csv or .jsonl file instead of printing.")] = None,
+    keep_rate: KeepRateOption = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Give instead the set of classes that holds the true one with this probability: 0.95."),
+    ] = None,
+    sets: Annotated[str, typer.Option(help="How sets are made: lac, which makes the smallest, aps or raps.")] = "lac",
+    each_class: Annotated[
+        bool, typer.Option("--each-class", help="Keep the coverage for every class by itself; needs more images.")
+    ] = False,
+) -> None:
+    """Name what is in photographs.
+
+    Unreadable ones are reported and skipped.
+    """
+    if out is not None:
+        check_out(out, OUT_SUFFIXES)
+    from finevote.evaluation.calibrator import SetRule
+    from finevote.files import atomic_write
+    from finevote.predictor import Predictor, list_images
+    from finevote.progress import Meter
+
+    paths = list_images(inputs)
+    predictor = Predictor.load(run, device="auto", keep_rate=keep_rate)
+    rule = None if coverage is None else SetRule(coverage, sets, each_class)
+    with Meter("predict", total=len(paths)) as meter:
+        answers, unreadable = predictor.predict_files(paths, top=top, sets=rule, advance=meter.advance)
+    for path, reason in unreadable.items():
+        typer.echo(f"skipped {path}: {reason}", err=True)
+    if not answers:
+        raise DataError(
+            f"none of {len(paths):,} image files could be read" if len(paths) > 1 else "the image could not be read"
+        )
+    if out is None:
+        print_rich(answer_table(answers))
+    else:
+        text = as_csv(answers) if out.suffix == ".csv" else as_jsonl(answers)
+        atomic_write(out, text.encode("utf-8", "surrogateescape"))
+        typer.echo(f"{len(answers)} predictions written to {out}", err=True)

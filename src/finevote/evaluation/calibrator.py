@@ -1,0 +1,96 @@
+"""What validation images tell of a model once, kept in its bundle: a temperature, and thresholds of any coverage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finevote.errors import ArgumentError, suggest
+from finevote.evaluation import conformal
+from finevote.evaluation.calibration import apply_temperature, fit_temperature
+from finevote.evaluation.metrics import Labels, Rates
+from finevote.evaluation.predict import take_rows
+from finevote.types import Predictions
+
+NUM_FOLDS = 5
+
+
+class SetRule(NamedTuple):
+    """Which sets are wanted: of which coverage, by which method ("lac", "aps", "raps"), for each class or over all."""
+
+    coverage: float
+    method: str = "lac"
+    each_class: bool = False
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What validation images tell of a model; it is kept in the bundle.
+
+    `temperature` divides the logits. `scores` maps each conformal method to the scores of the images' own classes (n,),
+    which give the threshold of any coverage; `labels` (n,) are those classes. All of it holds at `keep_rate`.
+    """
+
+    temperature: float
+    labels: Labels
+    scores: Mapping[str, Rates]
+    keep_rate: float = 1.0
+
+    def probabilities(self, logits: NDArray[np.floating[Any]]) -> Rates:
+        """Return probabilities (n, C) at the temperature."""
+        return apply_temperature(logits, self.temperature)
+
+    def sets(self, probabilities: Rates, rule: SetRule) -> NDArray[np.bool_]:
+        """Return which classes the set of each image holds, (n, C), from probabilities at the temperature.
+
+        Raises:
+            ArgumentError: there is no such method, or the coverage is not between 0 and 1.
+        """
+        if rule.method not in self.scores:
+            raise ArgumentError(f"there are no sets by {rule.method!r}{suggest(rule.method, self.scores)}")
+        scores, coverage = self.scores[rule.method], rule.coverage
+        threshold: float | Rates = conformal.conformal_threshold(scores, coverage=coverage)
+        if rule.each_class:
+            threshold = conformal.class_thresholds(
+                scores, self.labels, coverage=coverage, num_classes=probabilities.shape[1]
+            )
+        return conformal.prediction_sets(probabilities, threshold, method=rule.method)
+
+
+def calibrate(predictions: Predictions, *, keep_rate: float = 1.0) -> Calibration:
+    """Return what a split that the model was not fitted to tells of it; Raises as `fit_temperature` does."""
+    temperature = fit_temperature(predictions.logits, predictions.labels)
+    probabilities = apply_temperature(predictions.logits, temperature)
+    scores = {
+        method: conformal.true_scores(probabilities, predictions.labels, method=method) for method in conformal.METHODS
+    }
+    return Calibration(temperature, predictions.labels, scores, keep_rate)
+
+
+def judges(
+    predictions: Predictions, calibration: Calibration, *, is_across: bool
+) -> list[tuple[NDArray[np.int64], Calibration]]:
+    """Return who judges which rows: the calibration all of them, or, across, what the others tell each fifth.
+
+    Images of one group stay together. Where there is one group alone, it is judged by itself.
+
+    Args:
+        predictions: of the split that is judged.
+        calibration: of the model.
+        is_across: the split is the one that calibrated.
+    """
+    everything = np.arange(len(predictions.labels))
+    if not is_across:
+        return [(everything, calibration)]
+    names = predictions.image_ids if predictions.groups is None else predictions.groups
+    _, numbers = np.unique(np.asarray(names, np.str_), return_inverse=True)
+    places = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % NUM_FOLDS  # (n,)
+    folds = [rows for fold in range(NUM_FOLDS) if len(rows := np.flatnonzero(places == fold))]
+    if len(folds) == 1:
+        return [(folds[0], calibrate(predictions, keep_rate=calibration.keep_rate))]
+    return [
+        (rows, calibrate(take_rows(predictions, np.setdiff1d(everything, rows)), keep_rate=calibration.keep_rate))
+        for rows in folds
+    ]

@@ -1,0 +1,200 @@
+"""A run's split measured: predictions, and a report of them, kept in the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from finevote.bundle import WEIGHTS_NAME, Bundle, load_bundle, read_manifest
+from finevote.data.images import without
+from finevote.errors import RunError
+from finevote.evaluation.calibrator import Calibration
+from finevote.evaluation.measurement import Measurement
+from finevote.evaluation.pointing import PointingFigure, boxes_in_view, share_in_boxes, summarize
+from finevote.evaluation.predictions import load_predictions, save_predictions
+from finevote.evaluation.report import Report, make_report
+from finevote.explanation.figures import save_figure
+from finevote.files import atomic_write
+from finevote.measure.opening import (
+    check_split,
+    count_openings,
+    enter_in_ledger,
+    find_seen,
+    find_unreadable_images,
+    open_split,
+)
+from finevote.measure.sections import draw_sections, find_sections
+from finevote.predictor import Predictor, find_bundle
+from finevote.progress import Meter
+from finevote.run_folder import RunFolder
+from finevote.types import Box, Predictions, Preprocessing, Regions
+
+
+def evaluate(
+    run: Path | str,
+    *,
+    split: str = "val",
+    data: str | Path | None = None,
+    keep_rate: float | None = None,
+    saved: bool = False,
+    on_report: Callable[[Report], object] | None = None,
+) -> Report:
+    """Predict a split with the run's bundle and return the figures, which are also written into the run.
+
+    Writes `predictions.npz`, `report.json`, `classes.csv` and pictures into `evaluation/{split}` of the run. Measuring
+    on the test split is entered in `test_ledger.jsonl`; its images that cannot be read are left out and reported.
+
+    Args:
+        run: a folder that `finevote fit` has finished.
+        split: "val", as it was divided for the run, or "test".
+        data: where the data set lies now, if it has moved.
+        keep_rate: share of patches that each reducing layer keeps; None for the bundle's own.
+        saved: compute the figures anew from the predictions that are there; no image is opened, no model run.
+        on_report: called with the figures before they are written, so that they are not lost if that fails.
+
+    Raises:
+        ArgumentError: there is no such split, or the model cannot keep patches at that rate.
+        BundleError: the bundle is missing or not as it was written.
+        DataError: the data set lacks the split or images of it, or has other classes than the run.
+        RunError: `run` is no run, or what is saved is missing, broken, or of another bundle.
+        StorageError: the run cannot be written.
+    """
+    check_split(split)
+    folder = RunFolder.open(Path(run))
+    if saved:
+        bundle = load_bundle(find_bundle(folder.path))
+        predictions, measurement = _load_measurement(folder, bundle, split=split, keep_rate=keep_rate)
+    else:
+        predictor = Predictor.load(folder.path, device="auto", keep_rate=keep_rate)
+        bundle = predictor.bundle
+        predictions, measurement = _measure(folder, predictor, split=split, data=data)
+    calibration = _calibration_at(bundle, measurement.keep_rate)
+    report = make_report(
+        predictions,
+        measurement,
+        class_names=bundle.class_names,
+        sections=find_sections(predictions, calibration, split=split),
+    )
+    if on_report is not None:
+        on_report(report)
+    _write(folder, predictions, report)
+    return report
+
+
+def predictions_of(
+    run: Path | str, *, split: str = "val", data: str | Path | None = None
+) -> tuple[Predictions, tuple[str, ...]]:
+    """Return what the run's bundle says of a split, and the class names; measured first if that has not been done.
+
+    Raises as `evaluate` does.
+    """
+    check_split(split)
+    folder = RunFolder.open(Path(run))
+    manifest = read_manifest(find_bundle(folder.path))
+    keep_rate = float(manifest.config["model"]["voting"].get("keep_rate", 1.0))
+    if not _is_measured(folder, split, keep_rate=keep_rate, weights_sha256=manifest.files[WEIGHTS_NAME].sha256):
+        evaluate(run, split=split, data=data)
+    return load_predictions(folder.evaluation(split).predictions_npz)
+
+
+def point(
+    predictions: Predictions, boxes: Sequence[Sequence[Box]], preprocessing: Preprocessing
+) -> PointingFigure | None:
+    """Return how far final votes fall in each image's boxes; None without votes or boxes."""
+    if predictions.final_votes is None or predictions.grid is None:
+        return None
+    in_view = [boxes_in_view(image_boxes, preprocessing) for image_boxes in boxes]
+    return summarize(share_in_boxes(predictions.final_votes, predictions.grid, in_view))
+
+
+def _measure(
+    folder: RunFolder, predictor: Predictor, *, split: str, data: str | Path | None
+) -> tuple[Predictions, Measurement]:
+    """Predict a split; the test split is entered in the ledger once everything that can be wrong has been looked at."""
+    bundle = predictor.bundle
+    manifest = bundle.manifest
+    source = open_split(folder, bundle, split=split, data=data)
+    unreadable = find_unreadable_images(source, split) if split == "test" else {}  # val was checked before training
+    source = without(source, unreadable)
+    records = source.splits[split]
+    regions = [source.regions(record) for record in records]  # now, so that broken boxes cost no look at test
+    keep_rate = predictor.model.keep_rate
+    num_openings = None
+    if split == "test":
+        num_openings = enter_in_ledger(
+            folder, manifest, protocol=source.protocol, keep_rate=keep_rate, num_images=len(records)
+        )
+    with Meter(f"evaluate {split}", total=len(records)) as meter:
+        num_workers = bundle.config.data.num_workers
+        predictions = predictor.predict_records(source, split, num_workers=num_workers, advance=meter.advance)
+    return predictions, Measurement(
+        run=str(folder.path),
+        data=source.name,
+        split=split,
+        bundle_sha256=manifest.sha256,
+        weights_sha256=manifest.files[WEIGHTS_NAME].sha256,
+        keep_rate=keep_rate,
+        setting=folder.read_json(folder.data_json)["setting"],
+        protocol=source.protocol,
+        notes=source.notes,
+        skipped=unreadable,
+        seen=find_seen(folder, source, split=split, data=data),
+        num_test_openings=num_openings,
+        pointing=point(predictions, [found.parts for found in regions], predictor.preprocessing),
+        on_subject=point(predictions, [_subject(found) for found in regions], predictor.preprocessing),
+    )
+
+
+def _load_measurement(
+    folder: RunFolder, bundle: Bundle, *, split: str, keep_rate: float | None
+) -> tuple[Predictions, Measurement]:
+    """Return what was measured before, refused unless it is of the bundle that is there now."""
+    files = folder.evaluation(split)
+    advice = f"measure it again: finevote evaluate {folder.path} --split {split}"
+    if not files.report_json.is_file():
+        raise RunError(f"nothing is saved of the {split} split of {folder.path}: {advice}")
+    try:
+        measurement = Measurement.from_dict(folder.read_json(files.report_json))
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{files.report_json} is not a report of this finevote ({error}): {advice}") from None
+    wanted = bundle.model.keep_rate if keep_rate is None else keep_rate
+    if measurement.weights_sha256 != bundle.manifest.files[WEIGHTS_NAME].sha256 or measurement.keep_rate != wanted:
+        raise RunError(
+            f"what is saved of the {split} split was predicted by other weights or at keep rate "
+            f"{measurement.keep_rate:g}, not {wanted:g}: {advice}"
+        )
+    predictions, _ = load_predictions(files.predictions_npz)
+    changes: dict[str, Any] = {"run": str(folder.path), "bundle_sha256": bundle.manifest.sha256}
+    changes |= {"num_test_openings": count_openings(folder)} if split == "test" else {}
+    return predictions, Measurement(**{**vars(measurement), **changes})
+
+
+def _calibration_at(bundle: Bundle, keep_rate: float) -> Calibration | None:
+    """Return the bundle's calibration, unless it was made at another keep rate and so does not hold."""
+    calibration = bundle.calibration
+    return None if calibration is None or calibration.keep_rate != keep_rate else calibration
+
+
+def _subject(regions: Regions) -> tuple[Box, ...]:
+    return () if regions.subject is None else (regions.subject,)
+
+
+def _write(folder: RunFolder, predictions: Predictions, report: Report) -> None:
+    """Write the files of a measurement, the report last: it vouches for the others."""
+    files = folder.evaluation(report.split)
+    save_predictions(files.predictions_npz, predictions, [row.class_name for row in report.per_class])
+    atomic_write(files.classes_csv, report.class_table())
+    for name, figure in draw_sections(report):
+        save_figure(figure, files.path / name)
+    atomic_write(files.report_json, json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+
+
+def _is_measured(folder: RunFolder, split: str, *, keep_rate: float, weights_sha256: str) -> bool:
+    """Tell whether the split's predictions are there and are those of the bundle that is there now."""
+    files = folder.evaluation(split)
+    if not files.report_json.is_file() or not files.predictions_npz.is_file():
+        return False
+    saved = folder.read_json(files.report_json)
+    return bool(saved.get("keep_rate") == keep_rate and saved.get("weights_sha256") == weights_sha256)

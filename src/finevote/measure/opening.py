@@ -1,0 +1,86 @@
+"""A run's split as it was divided, and the ledger of the test split: what is looked at, and how often."""
+
+import json
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from finevote.bundle import Bundle, Manifest
+from finevote.data.duplicates import same_files
+from finevote.data.images import find_unreadable, without
+from finevote.data.registry import open_source, protocol_for
+from finevote.data.splits import restore_split
+from finevote.errors import ArgumentError, DataError, suggest
+from finevote.files import atomic_write
+from finevote.progress import Meter
+from finevote.run_folder import RunFolder
+from finevote.types import DataSource
+
+SPLITS = ("val", "test")
+
+
+def check_split(split: str) -> None:
+    """Raise ArgumentError unless it is a split that can be measured on."""
+    if split not in SPLITS:
+        raise ArgumentError(f"cannot measure on the split {split!r}{suggest(split, SPLITS)}")
+
+
+def open_split(folder: RunFolder, bundle: Bundle | Manifest, *, split: str, data: str | Path | None) -> DataSource:
+    """Return the data set with `split` as the run knows it; the test split is opened only if it is the one."""
+    saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
+    if split == "val" and "val" not in divided["splits"]:
+        raise DataError(f"{folder.path} was trained without validation: measure it on the test split, --split test")
+    place = saved["data"] if data is None else data
+    wanted = ("train", "val") if split == "val" else (split,)
+    source = open_source(place, splits=wanted, protocol=protocol_for(place, saved["protocol"]))
+    if source.class_names != bundle.class_names:
+        raise DataError(
+            f"{source.name} has {len(source.class_names)} classes that are not the {len(bundle.class_names)} of "
+            f"{folder.path}: give the data that it was fitted to"
+        )
+    source = without(source, saved["skipped"])
+    if split == "val":
+        source = restore_split(source, divided)
+    if not source.splits.get(split):
+        found = ", ".join(f"{len(records):,} of {name}" for name, records in source.splits.items() if records)
+        raise DataError(f"{source.name} has no {split} images; it has {found or 'none at all'}")
+    return source
+
+
+def find_seen(folder: RunFolder, source: DataSource, *, split: str, data: str | Path | None) -> dict[str, str] | None:
+    """Return the images of `split` whose file the run was fitted to or chosen on, as {image_id: that one's image_id}.
+
+    None if the images that the run was fitted to are no longer all there to compare with.
+    """
+    saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
+    place = saved["data"] if data is None else data
+    try:
+        fitted = open_source(place, splits=("train", "val"), protocol=protocol_for(place, saved["protocol"]))
+        fitted = restore_split(without(fitted, saved["skipped"]), divided)
+    except DataError:
+        return None
+    others = [record for other in ("train", "val") if other != split for record in fitted.splits.get(other, ())]
+    return {again.image_id: first.image_id for first, again in same_files(others, source.splits[split])}
+
+
+def find_unreadable_images(source: DataSource, split: str) -> dict[str, str]:
+    """Return the images of a split that cannot be read, to the reason, with a progress bar."""
+    with Meter("check images", total=len(source.splits[split])) as meter:
+        return find_unreadable(source, source.splits[split], advance=meter.advance)
+
+
+def count_openings(folder: RunFolder) -> int:
+    """Return how often the test split was measured on with a run."""
+    path = folder.test_ledger_jsonl
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
+
+def enter_in_ledger(folder: RunFolder, manifest: Manifest, **circumstances: Any) -> int:
+    """Note that the test split is about to be measured on; return how often it has been, this time included."""
+    path = folder.test_ledger_jsonl
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = {"time": now, "bundle_sha256": manifest.sha256, "finevote": version("finevote"), **circumstances}
+    atomic_write(path, "\n".join([*lines, json.dumps(entry)]) + "\n")
+    return len(lines) + 1

@@ -1,0 +1,46 @@
+"""Which kinds of figures a report has beside its headline, and their pictures. A new kind takes its place here."""
+
+from collections.abc import Iterator
+
+from matplotlib.figure import Figure
+
+from finevote.evaluation.calibrator import Calibration
+from finevote.evaluation.report import Report
+from finevote.evaluation.section import Section
+from finevote.evaluation.trust import Trust, measure_trust
+from finevote.explanation.reliability import reliability_diagram
+from finevote.types import Predictions
+
+CALIBRATING_SPLIT = "val"
+
+
+def find_sections(predictions: Predictions, calibration: Calibration | None, *, split: str) -> dict[str, Section]:
+    """Return the sections of a split's report by name, from what is saved alone.
+
+    Args:
+        predictions: of the split.
+        calibration: of the bundle at the keep rate of the predictions; None where there is none.
+        split: "val", on which the bundle was calibrated, or "test".
+    """
+    is_across = split == CALIBRATING_SPLIT
+    return {"trust": measure_trust(predictions, calibration, is_across=is_across)}
+
+
+def draw_sections(report: Report) -> Iterator[tuple[str, Figure]]:
+    """Yield the pictures of a report's sections, each with the name of its file."""
+    trust = report.sections["trust"]
+    if isinstance(trust, Trust):
+        yield "reliability.png", _draw_reliability(trust, num_images=report.num_images, split=report.split)
+
+
+def _draw_reliability(trust: Trust, *, num_images: int, split: str) -> Figure:
+    curves = {"as trained": trust.before.bins}
+    error, _, _ = (trust.after or trust.before).calibration_error
+    if trust.after is not None:
+        curves["calibrated"] = trust.after.bins
+    title = {"val": "Validation", "test": "Test"}[split]
+    return reliability_diagram(
+        curves,
+        title=f"{title}: sure and right are {error * 100:.1f} points apart",
+        subtitle=f"calibration error over {num_images:,} images; dashed: no error",
+    )
