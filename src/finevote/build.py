@@ -51,14 +51,7 @@ def build_model(config: Config, *, num_classes: int, load_weights: bool = True) 
     model, image_size = config.model, as_pair(config.data.image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        backbone = build_backbone(
-            model.backbone,
-            image_size=image_size,
-            weights=model.weights,
-            load_weights=load_weights,
-            drop_path=model.drop_path,
-            timm_args=model.backbone_args,
-        )
+        backbone = _build_backbone(config, load_weights=load_weights)
         if backbone.image_size != image_size:
             _logger.warning("image size %s px is rounded to %s: whole patches", image_size, backbone.image_size)
         classifier = _build_classifier(backbone.dim, num_classes, zero=model.zero_init_classifier)
@@ -66,6 +59,17 @@ def build_model(config: Config, *, num_classes: int, load_weights: bool = True) 
             return FineGrainedClassifier(backbone, PlainHead(backbone.take_norm(), classifier, dropout=model.dropout))
         head = _build_voting_head(backbone, classifier, model, training_keep_rate=config.training.keep_rate)
         return FineGrainedClassifier(backbone, head)
+
+
+def build_frozen_backbone(config: Config) -> TimmVit:
+    """Build the backbone of a run as it is before the first step, whole and in evaluation mode.
+
+    Raises:
+        ArgumentError, UnsupportedModelError, WeightsError: as `build_backbone`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        return _build_backbone(config, load_weights=True).eval()
 
 
 def describe_weights(model: ModelConfig) -> WeightsOrigin:
@@ -194,6 +198,18 @@ def _leave_signals_to_the_main_process(_: int) -> None:
     """Ctrl-C reaches every process of a terminal; a loader process that died of it would fail the step to be saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _build_backbone(config: Config, *, load_weights: bool) -> TimmVit:
+    model = config.model
+    return build_backbone(
+        model.backbone,
+        image_size=as_pair(config.data.image_size),
+        weights=model.weights,
+        load_weights=load_weights,
+        drop_path=model.drop_path,
+        timm_args=model.backbone_args,
+    )
 
 
 def _build_classifier(dim: int, num_classes: int, *, zero: bool) -> nn.Linear:

@@ -16,6 +16,7 @@ from finevote.cli_data import data_app
 from finevote.cli_evaluate import evaluate, figure
 from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
 from finevote.cli_predict import predict
+from finevote.cli_probe import probe
 from finevote.cli_speed import tune_speed
 from finevote.cli_study import ablate, compare, sweep
 from finevote.errors import ArgumentError, FinevoteError, plain_message
@@ -281,6 +282,7 @@ def backbones(
 app.command()(evaluate)
 app.command()(predict)
 app.command()(figure)
+app.command()(probe)
 app.command()(bench)
 app.command("tune-speed")(tune_speed)
 app.command()(compare)

@@ -111,6 +111,16 @@ class RunFolder:
         return self.path / "split.json"
 
     @property
+    def probe_json(self) -> Path:
+        """How far the frozen backbone came before the first step; absent where it was not probed."""
+        return self.path / "probe.json"
+
+    @property
+    def probe_arrays(self) -> Path:
+        """What those probes need to answer again."""
+        return self.path / "probe.safetensors"
+
+    @property
     def lr_groups_json(self) -> Path:
         """The peak learning rate and weight decay of every group of parameters."""
         return self.path / "lr_groups.json"
