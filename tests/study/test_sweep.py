@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 
 from finevote.errors import ArgumentError, ConfigError, RunError
@@ -85,7 +86,11 @@ def test_variants_stand_in_one_table_with_their_seeds(finished):
         rows = list(csv.DictReader(file))
     assert [row["variant"] for row in rows] == [row.name for row in found.standings]
     assert float(rows[1]["difference"]) == pytest.approx(found.duels[0].difference)
-    assert json.loads((out / "sweep.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+    saved = json.loads((out / "sweep.json").read_text())
+    about = {name: saved.pop(name) for name in ("machine", "versions", "commit")}
+    assert saved == json.loads(json.dumps(found.to_dict()))
+    assert about["versions"]["torch"] == torch.__version__
+    assert f"put together on {about['machine']['num_cores']} cores of " in (out / "sweep.md").read_text()
     assert "| model.voting.merge=true | 2 |" in (out / "sweep.md").read_text()
     assert (out / "sweep.png").stat().st_size > 0
 

@@ -14,7 +14,6 @@ from finevote.bench.breakdown import measure_breakdown
 from finevote.bench.contenders import config_of, count_tokens, find_contender
 from finevote.bench.cost import measure_growth, measure_memory, measure_times
 from finevote.bench.loader import measure_loader
-from finevote.bench.machine import describe_machine, describe_versions, find_commit
 from finevote.bench.operations import measure_operations
 from finevote.bench.plan import Plan, What
 from finevote.bench.plot import plot_growth
@@ -25,6 +24,7 @@ from finevote.bench.tables import in_words
 from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, RunError
 from finevote.explanation.figures import save_figure
+from finevote.machine import describe_machine, describe_versions, find_commit
 from finevote.run_folder import next_run_path
 
 Measure = Callable[[Plan], Iterator[list[Sample]]]

@@ -11,6 +11,7 @@ from pathlib import Path
 from finevote.explanation.figures import save_figure
 from finevote.explanation.forest import ForestRow, forest_plot
 from finevote.files import atomic_write
+from finevote.machine import describe_machine, describe_versions, find_commit, machine_line
 from finevote.study.comparison import Comparison, Duel, Standing, describe_p, describe_points, verdict
 from finevote.study.contestants import Contestant
 
@@ -38,7 +39,8 @@ def write_tables(
     markdown, table, values, plot = paths
     atomic_write(markdown, as_markdown(comparison, title=title))
     atomic_write(table, as_csv(comparison))
-    atomic_write(values, json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    about = {"machine": describe_machine(), "versions": describe_versions(), "commit": find_commit()}
+    atomic_write(values, json.dumps({**about, **comparison.to_dict()}, indent=1, ensure_ascii=False) + "\n")
     save_figure(forest_plot(_forest_rows(comparison, contestants), title=title, subtitle=_subtitle(comparison)), plot)
     return paths
 
@@ -59,7 +61,7 @@ def as_markdown(comparison: Comparison, *, title: str) -> str:
         interval = f"{standing.low * 100:.1f} to {standing.high * 100:.1f}%"
         cells = [standing.name, str(len(standing.seeds)), f"{standing.accuracy:.2%}", sd, interval, *_duel_cells(duel)]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *(f"- {note}" for note in _notes(comparison))]
+    lines += ["", *(f"- {note}" for note in _notes(comparison)), f"- put together on {machine_line()}"]
     return "\n".join(lines) + "\n"
 
 

@@ -31,6 +31,16 @@ def describe_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
+def machine_line() -> str:
+    """Return machine, versions and commit in a line for people."""
+    machine, versions, commit = describe_machine(), describe_versions(), find_commit()
+    gpu = machine["gpu"] or "no GPU"
+    libraries = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return f"{machine['num_cores']} cores of {machine['cpu']}, {gpu}; {libraries}" + (
+        f"; commit {commit[:10]}{commit[40:]}" if commit else ""
+    )
+
+
 def find_commit() -> str | None:
     """Return the commit of the checkout that the package lies in, marked where files differ from it; None without."""
     folder = Path(__file__).parent
