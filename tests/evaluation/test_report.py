@@ -55,11 +55,29 @@ def test_every_figure_names_its_interval():
     assert "effective sample size" in made.macro.method
 
 
+def test_photographs_of_one_subject_widen_every_interval_and_are_told():
+    alone = predictions()
+    groups = np.array([f"bird {number // 6}" for number in range(300)])
+    labels = alone.labels[np.arange(300) // 6 * 6]  # a subject is of one class
+    logits = alone.logits[np.arange(300) // 6 * 6]  # and all its photographs are told alike
+    made = [report(Predictions(alone.image_ids, labels, logits, groups=kept)) for kept in (None, groups)]
+    for one, grouped in [(m.top_1, g.top_1) for m, g in [made]] + list(
+        zip(*(m.per_class[:5] for m in made), strict=True)
+    ):
+        assert grouped.high - grouped.low > 1.8 * (one.high - one.low)
+        assert "groups" in grouped.method
+    assert made[1].macro.high - made[1].macro.low > 1.8 * (made[0].macro.high - made[0].macro.low)
+    assert "stratified by class" in made[1].macro.method
+    assert [m.to_dict()["num_groups"] for m in made] == [None, 50]
+    assert "intervals take whole groups: 50 of them in 300 images" in printed(made[1])
+    assert "groups" not in printed(made[0])
+
+
 def test_class_rows_add_up():
     made = report()
     assert sum(row.num_images for row in made.per_class) == made.num_images
     assert sum(row.num_correct for row in made.per_class) == round(made.top_1.value * 300)
-    assert made.per_class[-1] == ("class 6", 0, 0, None, None, None)
+    assert made.per_class[-1] == ("class 6", 0, 0, None, None, None, None)
 
 
 def test_there_is_no_top_5_of_five_classes():

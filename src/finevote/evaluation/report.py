@@ -7,38 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from finevote.evaluation.intervals import MACRO_METHOD, macro_interval, wilson_interval
 from finevote.evaluation.measurement import Measurement
-from finevote.evaluation.metrics import (
-    confusion_matrix,
-    macro_accuracy,
-    most_confused_pairs,
-    top_k_correct,
-)
+from finevote.evaluation.metrics import confusion_matrix, most_confused_pairs, top_k_correct
 from finevote.evaluation.section import Section
+from finevote.evaluation.shares import Accuracy, macro_share, share
 from finevote.types import Predictions
 
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
 NUM_SHOWN = 5
 _NUM_KEPT = 50
-
-
-class Accuracy(NamedTuple):
-    """A share in [0, 1] with its 95% interval, and how that was made."""
-
-    value: float
-    low: float
-    high: float
-    method: str
+Flags = NDArray[np.bool_]
 
 
 class ClassRow(NamedTuple):
-    """How the images of one class fared; accuracy and interval are None for a class without images."""
+    """How the images of one class fared; accuracy, interval and its method are None for a class without images."""
 
     class_name: str
     num_images: int
@@ -46,6 +34,7 @@ class ClassRow(NamedTuple):
     accuracy: float | None
     low: float | None
     high: float | None
+    method: str | None
 
 
 class Confusion(NamedTuple):
@@ -61,7 +50,8 @@ class Report(Measurement):
     """The figures of one split, beside the circumstances in which they were found.
 
     `top_5` is None with five classes or fewer. `top_1_unseen` is over the images that are not `seen`, None if all or
-    none are. `sections` holds all other kinds of figures, each by its name.
+    none are. `num_groups` counts the groups that intervals take whole, None where every image stands by itself.
+    `sections` holds all other kinds of figures, each by its name.
     """
 
     num_images: int
@@ -72,6 +62,7 @@ class Report(Measurement):
     per_class: tuple[ClassRow, ...]
     confused: tuple[Confusion, ...]
     top_1_unseen: Accuracy | None = None
+    num_groups: int | None = None
     sections: Mapping[str, Section] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,6 +73,7 @@ class Report(Measurement):
             "confidence": CONFIDENCE,
             **self.circumstances(),
             "num_images": self.num_images,
+            "num_groups": self.num_groups,
             "num_classes": self.num_classes,
             **{name: figure and figure._asdict() for name, figure in figures.items()},
             "per_class": [row._asdict() for row in self.per_class],
@@ -137,6 +129,24 @@ class Report(Measurement):
         return table
 
     def _notes(self) -> list[str]:
+        notes = self._pointing_notes()
+        if self.keep_rate < 1:
+            notes.append(f"keep rate {self.keep_rate:g}: patches with the fewest votes leave the trunk early, merged")
+        if self.num_groups is not None:
+            notes.append(f"intervals take whole groups: {self.num_groups:,} of them in {self.num_images:,} images")
+        for section in self.sections.values():
+            notes += section.notes()
+        notes += [f"{self.data}: {note}" for note in self.notes]
+        if self.seen:
+            notes.append(self._seen_note(len(self.seen)))
+        if self.skipped:
+            notes.append(f"{len(self.skipped)} images could not be read and do not count: {', '.join(self.skipped)}")
+        if self.num_test_openings is not None:
+            times = "once" if self.num_test_openings == 1 else f"{self.num_test_openings} times"
+            notes.append(f"test split opened {times}")
+        return notes
+
+    def _pointing_notes(self) -> list[str]:
         notes = []
         for place, figure in (
             ("in the telling parts, which cover", self.pointing),
@@ -148,18 +158,6 @@ class Report(Measurement):
                     f"{votes:.1%} of the final votes fall {place} {area:.1%} of the view: "
                     f"{lift:.1f} times as many as by area ({num_images:,} images)"
                 )
-        if self.keep_rate < 1:
-            notes.append(f"keep rate {self.keep_rate:g}: patches with the fewest votes leave the trunk early, merged")
-        for section in self.sections.values():
-            notes += section.notes()
-        notes += [f"{self.data}: {note}" for note in self.notes]
-        if self.seen:
-            notes.append(self._seen_note(len(self.seen)))
-        if self.skipped:
-            notes.append(f"{len(self.skipped)} images could not be read and do not count: {', '.join(self.skipped)}")
-        if self.num_test_openings is not None:
-            times = "once" if self.num_test_openings == 1 else f"{self.num_test_openings} times"
-            notes.append(f"test split opened {times}")
         return notes
 
     def _seen_note(self, num_seen: int) -> str:
@@ -189,44 +187,36 @@ def make_report(
     Raises:
         ArgumentError: there are no images, an image's class is not known, or a logit is not finite.
     """
-    logits, labels = predictions.logits, predictions.labels
+    logits, labels, groups = predictions.logits, predictions.labels, predictions.groups
     confusion = confusion_matrix(logits, labels)
-    num_correct, num_images = confusion.diagonal(), confusion.sum(axis=1)
-    rows = [
-        _class_row(name, int(right), int(total))
-        for name, right, total in zip(class_names, num_correct, num_images, strict=True)
-    ]
     pairs = most_confused_pairs(confusion, limit=_NUM_KEPT)
     is_right = top_k_correct(logits, labels, k=1)
     is_unseen = np.array([image_id not in (measurement.seen or {}) for image_id in predictions.image_ids])
+    everything = np.ones(len(labels), np.bool_)
     return Report(
         **vars(measurement),
         num_images=len(labels),
+        num_groups=None if groups is None else len(np.unique(groups)),
         num_classes=len(class_names),
-        top_1=_proportion(int(is_right.sum()), len(labels)),
-        top_5=_proportion(int(top_k_correct(logits, labels, k=5).sum()), len(labels)) if len(class_names) > 5 else None,
-        macro=Accuracy(
-            macro_accuracy(confusion), *macro_interval(num_correct, num_images, confidence=CONFIDENCE), MACRO_METHOD
-        ),
-        per_class=tuple(rows),
+        top_1=_share(is_right, everything, groups),
+        top_5=_share(top_k_correct(logits, labels, k=5), everything, groups) if len(class_names) > 5 else None,
+        macro=macro_share(is_right, labels, groups=groups, confidence=CONFIDENCE),
+        per_class=tuple(_class_row(name, is_right, labels == label, groups) for label, name in enumerate(class_names)),
         confused=tuple(Confusion(class_names[true], class_names[taken], count) for true, taken, count in pairs),
-        top_1_unseen=_proportion(int(is_right[is_unseen].sum()), int(is_unseen.sum()))
-        if is_unseen.any() and not is_unseen.all()
-        else None,
+        top_1_unseen=_share(is_right, is_unseen, groups) if is_unseen.any() and not is_unseen.all() else None,
         sections=sections or {},
     )
 
 
-def _proportion(num_correct: int, num_images: int) -> Accuracy:
-    interval = wilson_interval(num_correct, num_images, confidence=CONFIDENCE)
-    return Accuracy(num_correct / num_images, *interval, "Wilson")
+def _share(is_right: Flags, is_meant: Flags, groups: np.ndarray | None) -> Accuracy:
+    """Return the accuracy over the images that are meant."""
+    return share(is_right[is_meant], groups=None if groups is None else groups[is_meant], confidence=CONFIDENCE)
 
 
-def _class_row(class_name: str, num_correct: int, num_images: int) -> ClassRow:
-    if not num_images:
-        return ClassRow(class_name, 0, 0, None, None, None)
-    value, low, high, _ = _proportion(num_correct, num_images)
-    return ClassRow(class_name, num_images, num_correct, value, low, high)
+def _class_row(class_name: str, is_right: Flags, is_meant: Flags, groups: np.ndarray | None) -> ClassRow:
+    if not is_meant.any():
+        return ClassRow(class_name, 0, 0, None, None, None, None)
+    return ClassRow(class_name, int(is_meant.sum()), int(is_right[is_meant].sum()), *_share(is_right, is_meant, groups))
 
 
 def _describe_interval(low: float, high: float) -> str:
