@@ -56,11 +56,15 @@ def test_a_bundle_keeps_its_calibration(finished):
     assert (found.temperature, found.keep_rate) == (expected.temperature, 1.0)
     assert np.array_equal(found.labels, expected.labels)
     assert all(np.array_equal(found.scores[name], scores) for name, scores in expected.scores.items())
+    assert np.array_equal(found.is_right, expected.is_right)
+    assert found.unknown.keys() == {"energy", "max_softmax"}
+    assert all(np.array_equal(found.unknown[name], scores) for name, scores in expected.unknown.items())
 
 
 def test_a_calibration_that_was_changed_is_refused(finished):
     path = finished / "bundle" / "calibration.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(BundleError, match=r"calibration\.safetensors was changed"):
         load_bundle(finished / "bundle")
 
@@ -104,7 +108,7 @@ def test_sets_of_a_bundle_without_calibration_are_refused(tmp_path):
 
 def test_sets_at_another_keep_rate_are_refused_and_figures_left_out(finished):
     record_keep_rate(finished / "bundle", 0.5, details={})
-    with pytest.raises(ArgumentError, match=r"calibrated at keep rate 1, and sets have no guarantee at 0\.5"):
+    with pytest.raises(ArgumentError, match=r"calibrated at keep rate 1, and nothing is guaranteed at 0\.5"):
         Predictor.load(finished).predict(photograph(finished), sets=SetRule(0.9))
     assert evaluate(finished, split="test").sections["trust"].after is None
     assert evaluate(finished, split="test", keep_rate=1.0).sections["trust"].after is not None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
@@ -35,7 +36,7 @@ from finevote.types import Preprocessing
 
 FORMAT_VERSION = 1
 MANIFEST_NAME, WEIGHTS_NAME, CALIBRATION_NAME = "bundle.json", "model.safetensors", "calibration.safetensors"
-_SCORES = "scores."  # before the method's name
+_SCORES, _UNKNOWN = "scores.", "unknown."  # before the method's name
 _PACKAGES = ("finevote", "torch", "torchvision", "timm", "safetensors")
 _NUM_NAMED = 4  # tensors in an error
 _LEFT_BY_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers put them into any folder
@@ -237,17 +238,31 @@ def _save_calibration(path: Path, calibration: Calibration) -> None:
         "keep_rate": np.array([calibration.keep_rate]),
         "labels": calibration.labels.astype(np.int64),
         **{_SCORES + method: np.ascontiguousarray(scores) for method, scores in calibration.scores.items()},
+        **{_UNKNOWN + method: np.ascontiguousarray(scores) for method, scores in calibration.unknown.items()},
     }
+    optional = {"is_right": calibration.is_right, "class_means": calibration.class_means}
+    arrays |= {name: np.ascontiguousarray(found) for name, found in optional.items() if found is not None}
     save_arrays(arrays, path)
 
 
 def _load_calibration(path: Path) -> Calibration:
     try:
         arrays = load_arrays(path)
-        scores = {name.removeprefix(_SCORES): found for name, found in arrays.items() if name.startswith(_SCORES)}
-        return Calibration(float(arrays["temperature"][0]), arrays["labels"], scores, float(arrays["keep_rate"][0]))
+        return Calibration(
+            temperature=float(arrays["temperature"][0]),
+            labels=arrays["labels"],
+            scores=_named(arrays, _SCORES),
+            keep_rate=float(arrays["keep_rate"][0]),
+            is_right=arrays.get("is_right"),
+            unknown=_named(arrays, _UNKNOWN),
+            class_means=arrays.get("class_means"),
+        )
     except (SafetensorError, KeyError) as error:
         raise BundleError(f"cannot read {path} ({error}): {_ADVICE}") from error
+
+
+def _named(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): found for name, found in arrays.items() if name.startswith(prefix)}
 
 
 def _load_state(model: nn.Module, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -104,6 +105,14 @@ def fit(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")] = (
         False
     ),
+    hold_out_classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|NAMES",
+            help="Do not train on so many classes, or on these, with commas; their images show how well the unknown is "
+            "told (data.hold_out_classes).",
+        ),
+    ] = None,
 ) -> None:
     """Train a classifier.
 
@@ -111,7 +120,7 @@ def fit(
     """
     is_first = os.environ.get("RANK", "0") == "0"  # torchrun runs this command in every process
     if resume is not None:
-        _refuse_with_resume(recipe=recipe, set=overrides, out=out, skip_bad=skip_bad)
+        _refuse_with_resume(recipe=recipe, set=overrides, out=out, skip_bad=skip_bad, hold_out_classes=hold_out_classes)
         from finevote.training import fit as training
 
         run = training.resume(resume, devices=devices, data=data)
@@ -122,7 +131,8 @@ def fit(
     else:
         from finevote.config import load_config
 
-        config = load_config(recipe or DEFAULT_RECIPE, overrides or ())
+        held_out = [] if hold_out_classes is None else [f"data.hold_out_classes={number_or_names(hold_out_classes)}"]
+        config = load_config(recipe or DEFAULT_RECIPE, [*(overrides or ()), *held_out])
         if is_first:
             _check_places(data, out)
         from finevote.training import fit as training
@@ -141,6 +151,13 @@ def _next_steps(run: Path) -> str:
         f"next: finevote evaluate {run}{split}\n      finevote figure {run}{split}\n"
         f"      finevote predict {run} PHOTOGRAPHS"
     )
+
+
+def number_or_names(text: str) -> str:
+    """Return a number, or names with commas, as YAML."""
+    if text.strip().isdecimal():
+        return text
+    return json.dumps([name.strip() for name in text.split(",") if name.strip()], ensure_ascii=False)
 
 
 def _refuse_with_resume(**options: object) -> None:

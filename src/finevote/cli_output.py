@@ -35,15 +35,17 @@ def check_out(out: Path, suffixes: Sequence[str]) -> None:
 
 
 def answer_table(answers: Sequence[Ranked]) -> Any:
-    """Return ranked answers as `rich` prints them, one image a row."""
+    """Return ranked answers as `rich` prints them, one image a row; with rules, what they amount to first."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("image", "class", "probability", box=None)
+    has_rules = any(answer.answer is not None for answer in answers)
+    table = Table("image", *(["answer", "likeliest"] if has_rules else ["class"]), "probability", box=None)
     for answer in answers:
         pairs = list(zip(answer.class_names, answer.probabilities, strict=True))
         table.add_row(
             Text(answer.image_id, overflow="fold"),
+            *([Text(answer.answer.text if answer.answer else "")] if has_rules else []),
             Text("\n".join(name for name, _ in pairs)),
             Text("\n".join(f"{probability:.4f}" for _, probability in pairs)),
         )
@@ -64,25 +66,35 @@ def label_table(rows: Sequence[tuple[str, str]]) -> Any:
 
 
 def as_csv(answers: Sequence[Ranked]) -> str:
-    """Return one row an image: image, class_1, probability_1, class_2, ...; a shorter answer ends in blanks."""
+    """Return one row an image: image, class_1, probability_1, class_2, ...; a shorter answer ends in blanks.
+
+    Where there are rules, what they amount to stands behind the image: answer, kind.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     ranks = range(1, max(len(answer.class_names) for answer in answers) + 1)
-    writer.writerow(["image", *(f"{name}_{rank}" for rank in ranks for name in ("class", "probability"))])
+    has_rules = any(answer.answer is not None for answer in answers)
+    ruled = ["answer", "kind"] if has_rules else []
+    writer.writerow(["image", *ruled, *(f"{name}_{rank}" for rank in ranks for name in ("class", "probability"))])
     for answer in answers:
         pairs = zip(answer.class_names, answer.probabilities, strict=True)
         blanks = [""] * 2 * (len(ranks) - len(answer.class_names))
-        writer.writerow([answer.image_id, *(value for pair in pairs for value in pair), *blanks])
+        said = list(answer.answer or ["", ""]) if has_rules else []
+        writer.writerow([answer.image_id, *said, *(value for pair in pairs for value in pair), *blanks])
     return file.getvalue()
 
 
 def as_jsonl(answers: Sequence[Ranked]) -> str:
-    """Return one JSON object a line: {"image": ..., "top": [{"class": ..., "probability": ...}, ...]}."""
+    """Return one JSON object a line: {"image": ..., "top": [{"class": ..., "probability": ...}, ...]}.
+
+    Where there are rules, it has also "answer" and "kind".
+    """
     lines = []
     for answer in answers:
         pairs = zip(answer.class_names, answer.probabilities, strict=True)
         top = [{"class": name, "probability": probability} for name, probability in pairs]
-        lines.append(json.dumps({"image": answer.image_id, "top": top}) + "\n")
+        said = {} if answer.answer is None else {"answer": answer.answer.text, "kind": answer.answer.kind}
+        lines.append(json.dumps({"image": answer.image_id, **said, "top": top}) + "\n")
     return "".join(lines)
 
 

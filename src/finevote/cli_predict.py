@@ -30,6 +30,13 @@ def predict(
     each_class: Annotated[
         bool, typer.Option("--each-class", help="Keep the coverage for every class by itself; needs more images.")
     ] = False,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(help="Answer `none of the classes`, and be wrong in this share of images of known ones: 0.05."),
+    ] = None,
+    unknown_by: Annotated[
+        str, typer.Option(help="The score that tells: distance (to the nearest class), energy or max_softmax.")
+    ] = "distance",
 ) -> None:
     """Name what is in photographs.
 
@@ -37,6 +44,7 @@ def predict(
     """
     if out is not None:
         check_out(out, OUT_SUFFIXES)
+    from finevote.evaluation.answers import AnswerRule
     from finevote.evaluation.calibrator import SetRule
     from finevote.files import atomic_write
     from finevote.predictor import Predictor, list_images
@@ -44,9 +52,10 @@ def predict(
 
     paths = list_images(inputs)
     predictor = Predictor.load(run, device="auto", keep_rate=keep_rate)
-    rule = None if coverage is None else SetRule(coverage, sets, each_class)
+    wanted = None if coverage is None else SetRule(coverage, sets, each_class)
+    rule = None if false_alarms is None else AnswerRule(false_alarms, unknown_by)
     with Meter("predict", total=len(paths)) as meter:
-        answers, unreadable = predictor.predict_files(paths, top=top, sets=rule, advance=meter.advance)
+        answers, unreadable = predictor.predict_files(paths, top=top, sets=wanted, rule=rule, advance=meter.advance)
     for path, reason in unreadable.items():
         typer.echo(f"skipped {path}: {reason}", err=True)
     if not answers:

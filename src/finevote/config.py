@@ -53,6 +53,9 @@ class DataConfig(_Section):
     validation_seed: Annotated[int, Field(ge=0)] | None = Field(
         None, description="chooses the images held out; null: training.seed"
     )
+    hold_out_classes: Annotated[int, Field(ge=0)] | tuple[str, ...] = Field(
+        0, description="classes not trained on, whose images stand for the unknown: how many (seeded), or their names"
+    )
     decoding: Literal["exact", "fast"] = Field(
         "fast", description="fast: large JPEGs decoded at a part of their size, resized by torch; pixels are close"
     )

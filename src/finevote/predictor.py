@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,16 +20,25 @@ from finevote.data.images import IMAGE_SUFFIXES, read_image, upright_rgb
 from finevote.data.transforms import eval_transform, read_resized
 from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, BundleError, DataError
+from finevote.evaluation.answers import AnswerRule, Thresholds, find_answers, find_thresholds
 from finevote.evaluation.calibrator import SetRule
 from finevote.evaluation.metrics import rank_classes, softmax
 from finevote.evaluation.predict import evaluation_mode, predict
 from finevote.run_folder import RunFolder
-from finevote.types import DataSource, Predictions, Ranked
+from finevote.types import Answer, DataSource, Predictions, Ranked
 
 ImageLike = Image.Image | Path | str | NDArray[np.uint8]
 
 
 _T = TypeVar("_T")
+
+
+class _Ask(NamedTuple):
+    """What is wanted of each image."""
+
+    top: int
+    sets: SetRule | None = None
+    thresholds: Thresholds | None = None
 
 
 class Predictor:
@@ -66,27 +75,37 @@ class Predictor:
             predictor.model.set_keep_rate(keep_rate)
         return predictor
 
-    def predict(self, image: ImageLike, *, top: int = 5, sets: SetRule | None = None) -> Ranked:
+    def predict(
+        self, image: ImageLike, *, top: int = 5, sets: SetRule | None = None, rule: AnswerRule | None = None
+    ) -> Ranked:
         """Return the `top` likeliest classes of one image: a path, a PIL image, or a uint8 array (rows, columns, 3).
 
-        With `sets` the answer is instead all classes of the set that holds the true one with the coverage asked for.
+        With `sets` they are instead all classes of the set that holds the true one with the coverage asked for. With
+        `rule` there is an answer beside them, which may be that the image is of none of the classes.
 
         Raises:
-            ArgumentError: `top` is under 1, the array is of another form, or the bundle has no calibration for `sets`.
+            ArgumentError: `top` is under 1, the array is of another form, or the bundle has no calibration for `sets`
+                or `rule`.
             DataError: the image cannot be read.
         """
-        return self.predict_all([image], top=top, sets=sets)[0]
+        return self.predict_all([image], top=top, sets=sets, rule=rule)[0]
 
     def predict_all(
-        self, images: Sequence[ImageLike], *, top: int = 5, sets: SetRule | None = None, batch_size: int = 32
+        self,
+        images: Sequence[ImageLike],
+        *,
+        top: int = 5,
+        sets: SetRule | None = None,
+        rule: AnswerRule | None = None,
+        batch_size: int = 32,
     ) -> list[Ranked]:
         """Return an answer for each image, in order; Raises as `predict` does, at the first image that fails."""
-        self._check(top, sets)
+        ask = self._check(top, sets, rule)
         answers: list[Ranked] = []
         for batch in _cut(images, batch_size):
             tensors = [self._prepare(partial(_open, image)) for image in batch]
             names = [_name(image, len(answers) + number) for number, image in enumerate(batch)]
-            answers += self._rank(names, self._logits(tensors), top=top, sets=sets)
+            answers += self._rank(names, self._forward(tensors), ask)
         return answers
 
     def predict_files(
@@ -95,6 +114,7 @@ class Predictor:
         *,
         top: int = 5,
         sets: SetRule | None = None,
+        rule: AnswerRule | None = None,
         batch_size: int = 32,
         advance: Callable[[int], None] | None = None,
     ) -> tuple[list[Ranked], dict[Path, str]]:
@@ -103,9 +123,9 @@ class Predictor:
         Folders are searched for images at any depth. `advance` is called with the number of files just done.
 
         Raises:
-            ArgumentError: `top` is under 1, or the bundle has no calibration for `sets`.
+            ArgumentError: `top` is under 1, or the bundle has no calibration for `sets` or `rule`.
         """
-        self._check(top, sets)
+        ask = self._check(top, sets, rule)
         answers: list[Ranked] = []
         unreadable: dict[Path, str] = {}
 
@@ -122,8 +142,7 @@ class Predictor:
                 unreadable |= {path: result for path, result in results.items() if isinstance(result, str)}
                 tensors = {path: result for path, result in results.items() if not isinstance(result, str)}
                 if tensors:
-                    logits = self._logits(list(tensors.values()))
-                    answers += self._rank([str(path) for path in tensors], logits, top=top, sets=sets)
+                    answers += self._rank([str(path) for path in tensors], self._forward(list(tensors.values())), ask)
                 if advance is not None:
                     advance(len(batch))
         return answers, unreadable
@@ -152,45 +171,56 @@ class Predictor:
         """Return the RGB image that `read` gives as the model takes it, (3, H, W) float32."""
         return self._transform(read_resized(read, self.preprocessing))
 
-    def _logits(self, tensors: Sequence[Tensor]) -> NDArray[np.float32]:
+    def _forward(self, tensors: Sequence[Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits (B, C) and embeddings (B, D)."""
         images = torch.stack(list(tensors)).to(self.device)  # (B, 3, H, W)
         with evaluation_mode(self.model), torch.inference_mode():
-            logits: Tensor = self.model(images).logits
-        return logits.float().cpu().numpy()  # (B, C)
+            output = self.model(images)
+        return output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()
 
-    def _check(self, top: int, sets: SetRule | None) -> None:
+    def _check(self, top: int, sets: SetRule | None, rule: AnswerRule | None) -> _Ask:
+        """Return what is asked for, with the thresholds of the rule."""
         _check_top(top)
-        if sets is None:
-            return
+        if sets is None and rule is None:
+            return _Ask(top)
         calibration = self.bundle.calibration
         if calibration is None:
             raise ArgumentError(
-                "the bundle has no calibration for sets: it was fitted without validation images, or by an earlier "
-                "finevote; fit it with them"
+                "the bundle has no calibration for sets or unknowns: it was fitted without validation images, or by an "
+                "earlier finevote; fit it with them"
             )
         if calibration.keep_rate != self.model.keep_rate:
             raise ArgumentError(
-                f"the bundle was calibrated at keep rate {calibration.keep_rate:g}, and sets have no guarantee at "
+                f"the bundle was calibrated at keep rate {calibration.keep_rate:g}, and nothing is guaranteed at "
                 f"{self.model.keep_rate:g}: give keep_rate={calibration.keep_rate:g} (--keep-rate)"
             )
-        calibration.sets(np.ones((1, len(self.class_names))) / len(self.class_names), sets)  # raises for a bad rule
+        if sets is not None:  # raises for a bad rule
+            calibration.sets(np.ones((1, len(self.class_names))) / len(self.class_names), sets)
+        return _Ask(top, sets, None if rule is None else find_thresholds(calibration, rule))
 
     def _rank(
-        self, image_ids: Sequence[str], logits: NDArray[np.float32], *, top: int, sets: SetRule | None
+        self, image_ids: Sequence[str], outputs: tuple[NDArray[np.float32], NDArray[np.float32]], ask: _Ask
     ) -> list[Ranked]:
+        logits, embeddings = outputs
         calibration = self.bundle.calibration
         probabilities = softmax(logits) if calibration is None else calibration.probabilities(logits)
-        sizes = np.full(len(logits), top)
-        if calibration is not None and sets is not None:
-            sizes = calibration.sets(probabilities, sets).sum(axis=1)  # each holds the likeliest classes
+        sizes = np.full(len(logits), ask.top)
+        if calibration is not None and ask.sets is not None:
+            sizes = calibration.sets(probabilities, ask.sets).sum(axis=1)  # each holds the likeliest classes
+        answers: Sequence[Answer | None] = [None] * len(logits)
+        if calibration is not None and ask.thresholds is not None:
+            answers = find_answers(
+                logits, embeddings, calibration=calibration, thresholds=ask.thresholds, class_names=self.class_names
+            )
         order = [row[:size] for row, size in zip(rank_classes(logits), sizes, strict=True)]
         return [
             Ranked(
                 image_id=image_id,
                 class_names=tuple(self.class_names[label] for label in labels),
                 probabilities=tuple(float(row[label]) for label in labels),
+                answer=answer,
             )
-            for image_id, row, labels in zip(image_ids, probabilities, order, strict=True)
+            for image_id, row, labels, answer in zip(image_ids, probabilities, order, answers, strict=True)
         ]
 
 

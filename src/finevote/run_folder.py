@@ -30,6 +30,11 @@ class EvaluationFolder:
         return self.path / "predictions.npz"
 
     @property
+    def unknown_npz(self) -> Path:
+        """What it said of images of classes that were held out of training; there only if some were."""
+        return self.path / "unknown.npz"
+
+    @property
     def report_json(self) -> Path:
         """All figures; written last, it vouches for the other files."""
         return self.path / "report.json"

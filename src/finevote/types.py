@@ -191,10 +191,21 @@ class Preprocessing:
     decoding: str = "exact"
 
 
+class Answer(NamedTuple):
+    """What is said of an image: a `text`, and whether that is a "class", or that it is of none of them ("unknown")."""
+
+    text: str
+    kind: str
+
+
 @dataclass(frozen=True)
 class Ranked:
-    """The answer for one image: class names with probabilities, best first."""
+    """What was found in one image: class names with probabilities, best first.
+
+    `answer` is what that amounts to under the rules that were asked for, None where none was.
+    """
 
     image_id: str
     class_names: tuple[str, ...]
     probabilities: tuple[float, ...]
+    answer: Answer | None = None

@@ -11,7 +11,9 @@ from finevote.evaluation.unknown import (
     distance_scores,
     energy_scores,
     false_positive_rate,
+    fewest_images,
     max_softmax_scores,
+    unknown_scores,
 )
 
 
@@ -68,3 +70,22 @@ def test_too_few_images_raise_no_alarm():
     assert alarm_threshold(np.zeros(10), false_alarms=0.05) == np.inf
     with pytest.raises(ArgumentError, match="false_alarms=5 must lie between 0 and 1"):
         alarm_threshold(np.zeros(10), false_alarms=5)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.3, 0.5, 0.77])
+def test_the_fewest_images_are_those_from_which_an_alarm_can_be_raised(rate):
+    num_images = fewest_images(rate)
+    assert alarm_threshold(np.zeros(num_images), false_alarms=rate) == 0
+    assert alarm_threshold(np.zeros(num_images - 1), false_alarms=rate) == np.inf
+
+
+def test_likeliness_is_at_the_temperature_and_distance_needs_means():
+    rng = np.random.default_rng(0)
+    logits, embeddings, means = rng.normal(0, 3, (9, 4)), rng.normal(size=(9, 5)), rng.normal(size=(4, 5))
+    found = unknown_scores(logits, embeddings, temperature=2.0, means=means)
+    assert list(found) == ["distance", "energy", "max_softmax"]
+    assert found["max_softmax"] == pytest.approx(max_softmax_scores(logits / 2))
+    assert found["energy"] == pytest.approx(energy_scores(logits))
+    assert found["distance"] == pytest.approx(distance_scores(embeddings, means))
+    for without in ({"embeddings": None, "means": means}, {"embeddings": embeddings, "means": None}):
+        assert "distance" not in unknown_scores(logits, **without, temperature=2.0)

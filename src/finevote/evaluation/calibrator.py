@@ -1,7 +1,7 @@
 """What validation images tell of a model once, kept in its bundle: a temperature, and thresholds of any coverage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from finevote.evaluation import conformal
 from finevote.evaluation.calibration import apply_temperature, fit_temperature
 from finevote.evaluation.metrics import Labels, Rates
 from finevote.evaluation.predict import take_rows
+from finevote.evaluation.unknown import unknown_scores
 from finevote.types import Predictions
 
 NUM_FOLDS = 5
@@ -30,13 +31,19 @@ class Calibration:
     """What validation images tell of a model; it is kept in the bundle.
 
     `temperature` divides the logits. `scores` maps each conformal method to the scores of the images' own classes (n,),
-    which give the threshold of any coverage; `labels` (n,) are those classes. All of it holds at `keep_rate`.
+    which give the threshold of any coverage; `labels` (n,) are those classes. `is_right` (n,) tells which images are
+    named right, `unknown` maps each method to the images' scores of being of none of the classes (n,), and
+    `class_means` (C, D) are what "distance" is measured to; each is empty or None where a bundle has none of it.
+    All of it holds at `keep_rate`.
     """
 
     temperature: float
     labels: Labels
     scores: Mapping[str, Rates]
     keep_rate: float = 1.0
+    is_right: NDArray[np.bool_] | None = None
+    unknown: Mapping[str, Rates] = field(default_factory=dict)
+    class_means: Rates | None = None
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Rates:
         """Return probabilities (n, C) at the temperature."""
@@ -58,15 +65,32 @@ class Calibration:
             )
         return conformal.prediction_sets(probabilities, threshold, method=rule.method)
 
+    def unknown_scores(
+        self, logits: NDArray[np.floating[Any]], embeddings: NDArray[np.floating[Any]] | None
+    ) -> dict[str, Rates]:
+        """Return by each method how much images look as if of none of the classes, (n,), as `unknown` has them."""
+        return unknown_scores(logits, embeddings, temperature=self.temperature, means=self.class_means)
 
-def calibrate(predictions: Predictions, *, keep_rate: float = 1.0) -> Calibration:
-    """Return what a split that the model was not fitted to tells of it; Raises as `fit_temperature` does."""
+
+def calibrate(predictions: Predictions, *, keep_rate: float = 1.0, class_means: Rates | None = None) -> Calibration:
+    """Return what a split that the model was not fitted to tells of it; Raises as `fit_temperature` does.
+
+    `class_means` (C, D) come from other images than these, so that these lie as far from them as new ones.
+    """
     temperature = fit_temperature(predictions.logits, predictions.labels)
     probabilities = apply_temperature(predictions.logits, temperature)
     scores = {
         method: conformal.true_scores(probabilities, predictions.labels, method=method) for method in conformal.METHODS
     }
-    return Calibration(temperature, predictions.labels, scores, keep_rate)
+    return Calibration(
+        temperature=temperature,
+        labels=predictions.labels,
+        scores=scores,
+        keep_rate=keep_rate,
+        is_right=predictions.logits.argmax(axis=1) == predictions.labels,
+        unknown=unknown_scores(predictions.logits, predictions.embeddings, temperature=temperature, means=class_means),
+        class_means=class_means,
+    )
 
 
 def judges(
@@ -88,9 +112,8 @@ def judges(
     _, numbers = np.unique(np.asarray(names, np.str_), return_inverse=True)
     places = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % NUM_FOLDS  # (n,)
     folds = [rows for fold in range(NUM_FOLDS) if len(rows := np.flatnonzero(places == fold))]
-    if len(folds) == 1:
-        return [(folds[0], calibrate(predictions, keep_rate=calibration.keep_rate))]
+    others = [np.setdiff1d(everything, rows) if len(folds) > 1 else rows for rows in folds]
+    given: dict[str, Any] = {"keep_rate": calibration.keep_rate, "class_means": calibration.class_means}
     return [
-        (rows, calibrate(take_rows(predictions, np.setdiff1d(everything, rows)), keep_rate=calibration.keep_rate))
-        for rows in folds
+        (rows, calibrate(take_rows(predictions, telling), **given)) for rows, telling in zip(folds, others, strict=True)
     ]

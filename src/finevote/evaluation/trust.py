@@ -1,6 +1,5 @@
 """How far a model can be believed: figures of any split, by what validation images told once."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -9,7 +8,6 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from finevote.evaluation import conformal
-from finevote.evaluation.bootstrap import bootstrap_intervals
 from finevote.evaluation.calibration import (
     ReliabilityBin,
     apply_temperature,
@@ -20,7 +18,7 @@ from finevote.evaluation.calibration import (
     reliability_bins,
 )
 from finevote.evaluation.calibrator import Calibration, SetRule, judges
-from finevote.evaluation.intervals import wilson_interval
+from finevote.evaluation.figure import Figure, number, percent, share_of, with_intervals
 from finevote.evaluation.metrics import Rates
 from finevote.types import Predictions
 
@@ -32,14 +30,6 @@ _NAMES = {
     "brier": "Brier score",
     "negative_log_likelihood": "neg. log-likelihood",
 }
-
-
-class Figure(NamedTuple):
-    """A figure with the ends of its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -99,8 +89,8 @@ class Trust:
         for name, label in _NAMES.items():
             table.add_row(label, *(_describe(name, version) for version in versions))
         for row in self.sets:
-            table.add_row(f"{row.method} sets for {self.coverage:.0%}: cover", "", _percent(row.coverage))
-            table.add_row("    classes in a set", "", _number(row.mean_size, digits=1))
+            table.add_row(f"{row.method} sets for {self.coverage:.0%}: cover", "", percent(row.coverage))
+            table.add_row("    classes in a set", "", number(row.mean_size, digits=1))
         return table
 
     def notes(self) -> list[str]:
@@ -173,26 +163,15 @@ def _reliability(probabilities: Rates, predictions: Predictions, *, temperature:
         errors = [calibration_error(sure, right, bins="width"), calibration_error(sure, right, bins="mass")]
         return [*errors, float(squares[rows].mean()), float(losses[rows].mean())]
 
-    error, error_mass, brier, likelihood = _with_intervals(statistic, predictions)
+    error, error_mass, brier, likelihood = with_intervals(statistic, predictions)
     return Reliability(error, error_mass, brier, likelihood, reliability_bins(confidences, is_right))
 
 
 def _set_figures(method: str, held: NDArray[np.bool_], predictions: Predictions) -> SetFigures:
     labels = predictions.labels
     covered, sizes = held[np.arange(len(labels)), labels], held.sum(axis=1)
-    coverage, size = _with_intervals(lambda rows: [covered[rows].mean(), sizes[rows].mean()], predictions)
-    if predictions.groups is None:
-        coverage = Figure(coverage.value, *wilson_interval(int(covered.sum()), len(labels)))
-    return SetFigures(method, coverage, size)
-
-
-def _with_intervals(
-    statistic: Callable[[NDArray[np.int64]], Sequence[float]], predictions: Predictions
-) -> list[Figure]:
-    num_images = len(predictions.labels)
-    values = statistic(np.arange(num_images))
-    intervals = bootstrap_intervals(statistic, num_images, groups=predictions.groups)
-    return [Figure(float(value), *interval) for value, interval in zip(values, intervals, strict=True)]
+    (size,) = with_intervals(lambda rows: [sizes[rows].mean()], predictions)
+    return SetFigures(method, share_of(covered, predictions), size)
 
 
 def _plain(value: Any) -> Any:
@@ -203,12 +182,4 @@ def _plain(value: Any) -> Any:
 
 def _describe(name: str, version: Reliability) -> str:
     figure: Figure = getattr(version, name)
-    return _percent(figure) if name.startswith("calibration_error") else _number(figure, digits=3)
-
-
-def _percent(figure: Figure) -> str:
-    return f"{figure.value:.1%} ({figure.low * 100:.1f} to {figure.high * 100:.1f}%)"
-
-
-def _number(figure: Figure, *, digits: int) -> str:
-    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
+    return percent(figure) if name.startswith("calibration_error") else number(figure, digits=3)

@@ -3,12 +3,29 @@
 Every score is higher for images that are less like those of the known classes.
 """
 
+from math import ceil
+
 import numpy as np
 from numpy.typing import NDArray
 
 from finevote.errors import ArgumentError
 from finevote.evaluation.conformal import conformal_threshold
 from finevote.evaluation.metrics import Labels, Logits, Rates, softmax
+
+METHODS = ("distance", "energy", "max_softmax")
+
+
+def unknown_scores(
+    logits: Logits, embeddings: NDArray[np.floating] | None, *, temperature: float, means: Rates | None
+) -> dict[str, Rates]:
+    """Return the scores (n,) by each of `METHODS`; without embeddings (n, D) or `means` (C, D), none by "distance".
+
+    "max_softmax" is at the temperature: 1 minus the probability of the likeliest class as it is told to people.
+    """
+    scores = {"energy": energy_scores(logits), "max_softmax": max_softmax_scores(logits / np.float64(temperature))}
+    if embeddings is None or means is None:
+        return scores
+    return {"distance": distance_scores(embeddings, means), **scores}
 
 
 def max_softmax_scores(logits: Logits) -> Rates:
@@ -49,6 +66,11 @@ def alarm_threshold(known_scores: Rates, *, false_alarms: float) -> float:
     if not 0 < false_alarms < 1:
         raise ArgumentError(f"false_alarms={false_alarms:g} must lie between 0 and 1, e.g. 0.05")
     return conformal_threshold(known_scores, coverage=1 - false_alarms)
+
+
+def fewest_images(false_alarms: float) -> int:
+    """Return how many images of known classes a threshold for this rate of false alarms takes, 0 < rate < 1."""
+    return ceil(round(1 / false_alarms, 9)) - 1
 
 
 def auroc(known_scores: Rates, unknown_scores: Rates) -> float:

@@ -24,12 +24,13 @@ from finevote.measure.opening import (
     find_seen,
     find_unreadable_images,
     open_split,
+    open_unknown,
 )
 from finevote.measure.sections import draw_sections, find_sections
 from finevote.predictor import Predictor, find_bundle
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
-from finevote.types import Box, Predictions, Preprocessing, Regions
+from finevote.types import Box, DataSource, Predictions, Preprocessing, Regions
 
 
 def evaluate(
@@ -66,20 +67,23 @@ def evaluate(
     if saved:
         bundle = load_bundle(find_bundle(folder.path))
         predictions, measurement = _load_measurement(folder, bundle, split=split, keep_rate=keep_rate)
+        unknown = _load_unknown(folder, split)
     else:
         predictor = Predictor.load(folder.path, device="auto", keep_rate=keep_rate)
         bundle = predictor.bundle
+        held_out = open_unknown(folder, split=split, data=data)
         predictions, measurement = _measure(folder, predictor, split=split, data=data)
+        unknown = _predict_unknown(predictor, held_out, split=split) if held_out is not None else None
     calibration = _calibration_at(bundle, measurement.keep_rate)
     report = make_report(
         predictions,
         measurement,
         class_names=bundle.class_names,
-        sections=find_sections(predictions, calibration, split=split),
+        sections=find_sections(predictions, calibration, split=split, unknown=unknown),
     )
     if on_report is not None:
         on_report(report)
-    _write(folder, predictions, report)
+    _write(folder, predictions, report, unknown=unknown)
     return report
 
 
@@ -147,6 +151,19 @@ def _measure(
     )
 
 
+def _predict_unknown(predictor: Predictor, source: DataSource, *, split: str) -> Predictions:
+    """Predict the split's images of classes that were held out of training; what cannot be read is left out."""
+    source = without(source, find_unreadable_images(source, split))
+    num_workers = predictor.bundle.config.data.num_workers
+    with Meter("held-out classes", total=len(source.splits[split])) as meter:
+        return predictor.predict_records(source, split, num_workers=num_workers, advance=meter.advance)
+
+
+def _load_unknown(folder: RunFolder, split: str) -> Predictions | None:
+    path = folder.evaluation(split).unknown_npz
+    return load_predictions(path)[0] if path.is_file() else None
+
+
 def _load_measurement(
     folder: RunFolder, bundle: Bundle, *, split: str, keep_rate: float | None
 ) -> tuple[Predictions, Measurement]:
@@ -181,10 +198,13 @@ def _subject(regions: Regions) -> tuple[Box, ...]:
     return () if regions.subject is None else (regions.subject,)
 
 
-def _write(folder: RunFolder, predictions: Predictions, report: Report) -> None:
+def _write(folder: RunFolder, predictions: Predictions, report: Report, *, unknown: Predictions | None) -> None:
     """Write the files of a measurement, the report last: it vouches for the others."""
     files = folder.evaluation(report.split)
-    save_predictions(files.predictions_npz, predictions, [row.class_name for row in report.per_class])
+    class_names = [row.class_name for row in report.per_class]
+    save_predictions(files.predictions_npz, predictions, class_names)
+    if unknown is not None:
+        save_predictions(files.unknown_npz, unknown, class_names)
     atomic_write(files.classes_csv, report.class_table())
     for name, figure in draw_sections(report):
         save_figure(figure, files.path / name)

@@ -1,6 +1,7 @@
 """A run's split as it was divided, and the ledger of the test split: what is looked at, and how often."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from finevote.bundle import Bundle, Manifest
 from finevote.data.duplicates import same_files
+from finevote.data.hold_out import images_of_classes, without_classes
 from finevote.data.images import find_unreadable, without
 from finevote.data.registry import open_source, protocol_for
 from finevote.data.splits import restore_split
@@ -31,9 +33,8 @@ def open_split(folder: RunFolder, bundle: Bundle | Manifest, *, split: str, data
     saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
     if split == "val" and "val" not in divided["splits"]:
         raise DataError(f"{folder.path} was trained without validation: measure it on the test split, --split test")
-    place = saved["data"] if data is None else data
-    wanted = ("train", "val") if split == "val" else (split,)
-    source = open_source(place, splits=wanted, protocol=protocol_for(place, saved["protocol"]))
+    source = _open(folder, split=split, data=data)
+    source = without_classes(source, saved.get("held_out_classes", ()))
     if source.class_names != bundle.class_names:
         raise DataError(
             f"{source.name} has {len(source.class_names)} classes that are not the {len(bundle.class_names)} of "
@@ -48,16 +49,40 @@ def open_split(folder: RunFolder, bundle: Bundle | Manifest, *, split: str, data
     return source
 
 
+def open_unknown(folder: RunFolder, *, split: str, data: str | Path | None) -> DataSource | None:
+    """Return the data set with those images of `split` whose classes were held out of training; None without any.
+
+    Raises:
+        DataError: as `open_split`; or images of the run's split are missing.
+    """
+    saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
+    if not (held_out := saved.get("held_out_classes")):
+        return None
+    source = without(_open(folder, split=split, data=data), saved["skipped"])
+    if split == "val":
+        whole = {**divided, "splits": {"val": divided["unknown"]["val"]}}
+        source = restore_split(source, whole)
+    records = images_of_classes(source, held_out, split=split)
+    return replace(source, splits={split: records}) if records else None
+
+
+def _open(folder: RunFolder, *, split: str, data: str | Path | None) -> DataSource:
+    """Return all classes of the data set, undivided: train and val, or test."""
+    saved = folder.read_json(folder.data_json)
+    place = saved["data"] if data is None else data
+    wanted = ("train", "val") if split == "val" else (split,)
+    return open_source(place, splits=wanted, protocol=protocol_for(place, saved["protocol"]))
+
+
 def find_seen(folder: RunFolder, source: DataSource, *, split: str, data: str | Path | None) -> dict[str, str] | None:
     """Return the images of `split` whose file the run was fitted to or chosen on, as {image_id: that one's image_id}.
 
     None if the images that the run was fitted to are no longer all there to compare with.
     """
     saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
-    place = saved["data"] if data is None else data
     try:
-        fitted = open_source(place, splits=("train", "val"), protocol=protocol_for(place, saved["protocol"]))
-        fitted = restore_split(without(fitted, saved["skipped"]), divided)
+        fitted = without(_open(folder, split="val", data=data), saved["skipped"])
+        fitted = restore_split(fitted, divided)
     except DataError:
         return None
     others = [record for other in ("train", "val") if other != split for record in fitted.splits.get(other, ())]

@@ -8,22 +8,30 @@ from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.report import Report
 from finevote.evaluation.section import Section
 from finevote.evaluation.trust import Trust, measure_trust
+from finevote.evaluation.unknown_figures import measure_unknowns
 from finevote.explanation.reliability import reliability_diagram
 from finevote.types import Predictions
 
 CALIBRATING_SPLIT = "val"
 
 
-def find_sections(predictions: Predictions, calibration: Calibration | None, *, split: str) -> dict[str, Section]:
+def find_sections(
+    predictions: Predictions, calibration: Calibration | None, *, split: str, unknown: Predictions | None = None
+) -> dict[str, Section]:
     """Return the sections of a split's report by name, from what is saved alone.
 
     Args:
         predictions: of the split.
         calibration: of the bundle at the keep rate of the predictions; None where there is none.
         split: "val", on which the bundle was calibrated, or "test".
+        unknown: of the split's images of classes that were held out of training; None where there are none.
     """
     is_across = split == CALIBRATING_SPLIT
-    return {"trust": measure_trust(predictions, calibration, is_across=is_across)}
+    sections: dict[str, Section | None] = {
+        "trust": measure_trust(predictions, calibration, is_across=is_across),
+        "unknown": measure_unknowns(predictions, calibration, unknown=unknown, is_across=is_across),
+    }
+    return {name: section for name, section in sections.items() if section is not None}
 
 
 def draw_sections(report: Report) -> Iterator[tuple[str, Figure]]:

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from finevote.config import Config, dump_config
 from finevote.data.duplicates import same_files
+from finevote.data.hold_out import choose_classes, images_of_classes, without_classes
 from finevote.data.images import find_unreadable, without
 from finevote.data.items import list_some
 from finevote.data.known_leaks import KnownLeaks, recall_leaks
@@ -42,31 +43,35 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
         console: for progress and notes.
 
     Raises:
-        ArgumentError: the triplet wants batches of more classes than there are.
+        ArgumentError: the triplet wants batches of more classes than there are, or classes to hold out are not there.
         DataError: images cannot be read (all are listed), or there are fewer than two classes.
         RunError: `out` is taken.
     """
     if out is not None:
         RunFolder.check_free(out)
     source = open_source(data, splits=SPLITS, protocol=config.data.protocol)
+    seed = config.training.seed if config.data.validation_seed is None else config.data.validation_seed
+    held_out = choose_classes(source.class_names, config.data.hold_out_classes, seed=seed)
     if config.loss.triplet_weight > 0:
         sizes = {"batch_size": config.training.batch_size, "images_per_class": config.training.images_per_class}
-        check_classes_fill_batch(len(source.class_names), **sizes)
+        check_classes_fill_batch(len(source.class_names) - len(held_out), **sizes)
     is_held_out = not source.splits.get("val")
     known = recall_leaks(data_argument(data, source), _image_ids(source))
     unreadable = _find_unreadable(source, console)
     if unreadable and not skip_bad:
         raise DataError(_describe_unreadable(unreadable))
-    seed = config.training.seed if config.data.validation_seed is None else config.data.validation_seed
-    source = with_validation(without(source, set(unreadable)), fraction=config.data.validation_fraction, seed=seed)
+    whole = with_validation(without(source, set(unreadable)), fraction=config.data.validation_fraction, seed=seed)
+    source = without_classes(whole, held_out)
     _check_classes(source)
     setting = describe_setting(source, is_held_out=is_held_out)
     path = out or next_run_path(Path("runs"), f"{slug(config.name)}-{slug(source.name)}")
     is_there = path.exists()
     run = RunFolder.create(path)
     with removed_unless_learned(run, keep_folder=is_there):
-        atomic_write(run.split_json, _json(describe_split(source)))
-        atomic_write(run.data_json, _json(_describe_data(data, source, unreadable, setting=setting)))
+        unknown = [record.image_id for record in images_of_classes(whole, held_out, split="val")]
+        atomic_write(run.split_json, _json({**describe_split(source), "unknown": {"val": unknown}}))
+        saved = _describe_data(data, source, unreadable, setting=setting, held_out=held_out)
+        atomic_write(run.data_json, _json(saved))
         atomic_write(run.config_yaml, dump_config(config))
     _print_notes(source, setting, console)
     for line in (*_describe_leaks(known), *_describe_shared(source)):
@@ -101,6 +106,7 @@ def load_data(run: RunFolder, *, data: str | Path | None = None) -> DataSource:
     saved = run.read_json(run.data_json)
     place = saved["data"] if data is None else data
     source = open_source(place, splits=SPLITS, protocol=protocol_for(place, saved["protocol"]))
+    source = without_classes(source, saved.get("held_out_classes", ()))
     if list(source.class_names) != saved["class_names"]:
         raise DataError(
             f"{source.name} has {len(source.class_names)} classes that are not the {len(saved['class_names'])} of "
@@ -148,7 +154,7 @@ def _check_classes(source: DataSource) -> None:
 
 
 def _describe_data(
-    data: str | Path, source: DataSource, unreadable: Mapping[str, str], *, setting: str
+    data: str | Path, source: DataSource, unreadable: Mapping[str, str], *, setting: str, held_out: Sequence[str]
 ) -> dict[str, Any]:
     return {
         "data": data_argument(data, source),
@@ -156,6 +162,7 @@ def _describe_data(
         "protocol": source.protocol,
         "setting": setting,
         "class_names": list(source.class_names),
+        "held_out_classes": list(held_out),
         "num_images": {split: len(records) for split, records in source.splits.items()},
         "skipped": dict(unreadable),
         "notes": list(source.notes),
