@@ -131,3 +131,32 @@ def test_fit_calibrates_on_validation_as_the_bundle_predicts(tmp_path):
     expected, found = calibrate(predictions), load_bundle(run / "bundle").calibration
     assert found.temperature == pytest.approx(expected.temperature, rel=1e-3)
     assert found.labels.tolist() == expected.labels.tolist()
+
+
+def test_predict_says_what_error_cannot_be_promised(finished, run):
+    code, _, err = run("predict", finished, photograph(finished), "--max-error", 0.02)
+    assert code == 2
+    assert "no confidence promises an error of 0.02 or less from the 60 validation images" in err
+
+
+def test_predict_answers_only_where_it_is_sure(finished, run, tmp_path):
+    model, preprocessing = make_model(make_config())
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 3, 200)
+    logits = (np.eye(3)[right] * 9).astype(np.float32)  # surer than the model that is asked
+    logits[:100] /= 4
+    labels = np.where(np.arange(200) < 100, (right + 1) % 3, right)
+    save_bundle(
+        finished / "bundle",
+        model,
+        config=make_config(),
+        class_names=CLASSES,
+        preprocessing=preprocessing,
+        details={},
+        calibration=calibrate(Predictions(tuple(map(str, range(200))), labels, logits)),
+    )
+    out = tmp_path / "out.csv"
+    assert run("predict", finished, photograph(finished), "--max-error", 0.05, "--out", out)[0] == 0
+    assert out.read_text().splitlines()[1].split(",")[1:3] == ["not sure", "unsure"]
+    assert run("predict", finished, photograph(finished), "--max-error", 0.6, "--out", out)[0] == 0
+    assert out.read_text().splitlines()[1].split(",")[2] == "class"

@@ -37,6 +37,10 @@ def predict(
     unknown_by: Annotated[
         str, typer.Option(help="The score that tells: distance (to the nearest class), energy or max_softmax.")
     ] = "distance",
+    max_error: Annotated[
+        float | None,
+        typer.Option(help="Answer `not sure` as often as it takes to be wrong in at most this share of answers: 0.02."),
+    ] = None,
 ) -> None:
     """Name what is in photographs.
 
@@ -53,7 +57,8 @@ def predict(
     paths = list_images(inputs)
     predictor = Predictor.load(run, device="auto", keep_rate=keep_rate)
     wanted = None if coverage is None else SetRule(coverage, sets, each_class)
-    rule = None if false_alarms is None else AnswerRule(false_alarms, unknown_by)
+    has_rule = false_alarms is not None or max_error is not None
+    rule = AnswerRule(false_alarms, unknown_by, max_error) if has_rule else None
     with Meter("predict", total=len(paths)) as meter:
         answers, unreadable = predictor.predict_files(paths, top=top, sets=wanted, rule=rule, advance=meter.advance)
     for path, reason in unreadable.items():

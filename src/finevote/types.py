@@ -192,7 +192,10 @@ class Preprocessing:
 
 
 class Answer(NamedTuple):
-    """What is said of an image: a `text`, and whether that is a "class", or that it is of none of them ("unknown")."""
+    """What is said of an image: a `text`, and its `kind`.
+
+    That is "class", "unknown" where the image is of none of them, or "unsure" where nothing is answered.
+    """
 
     text: str
     kind: str

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,9 +50,36 @@ def test_none_of_the_classes_is_said_as_rarely_of_known_images_as_stated_and_mor
         (AnswerRule(0.05, "distanc"), "no score of the unknown is called 'distanc'; did you mean 'distance'"),
         (AnswerRule(0.05, "distance"), "has no scores by 'distance'.*fit it anew"),
         (AnswerRule(5, "energy"), "false_alarms=5 must lie between 0 and 1"),
+        (AnswerRule(max_error=0.001), r"promises an error of 0\.001 or less from the 300 .* takes 2,995 or more"),
+        (AnswerRule(max_error=1.5), r"max_error=1\.5 must lie between 0 and 1"),
         (AnswerRule(0.001, "energy"), r"false alarms of 0\.001 take 999 validation images.* seen 300.*0\.0033 or more"),
     ],
 )
 def test_rules_that_cannot_be_kept_are_refused(rule, words):
     with pytest.raises(ArgumentError, match=words):
         find_thresholds(calibrate(predictions(seed=9)), rule)
+
+
+def test_an_unsure_image_gets_no_answer_and_the_error_is_as_promised():
+    found = predictions(2000)
+    answers = answer(calibrate(predictions(2000, seed=9)), AnswerRule(max_error=0.03), found)
+    said = np.array([one.kind for one in answers])
+    is_right = found.logits.argmax(axis=1) == found.labels
+    assert {one for one in answers if one.kind == "unsure"} == {("not sure", "unsure")}
+    assert 0.3 < np.mean(said == "class") < 1
+    assert np.mean(~is_right[said == "class"]) < 0.03 < np.mean(~is_right)
+
+
+def test_what_is_of_none_of_the_classes_is_not_called_unsure(calibration):
+    found = predictions(500, classes=(4,))
+    unknown = [
+        row for row, said in enumerate(answer(calibration, AnswerRule(0.2, "energy"), found)) if said.kind == "unknown"
+    ]
+    both = answer(calibration, AnswerRule(0.2, "energy", max_error=0.03), found)
+    assert [row for row, said in enumerate(both) if said.kind == "unknown"] == unknown
+    assert "unsure" in {said.kind for said in both}
+
+
+def test_a_bundle_of_before_promises_no_error(calibration):
+    with pytest.raises(ArgumentError, match="does not know which validation images were named right"):
+        find_thresholds(replace(calibration, is_right=None), AnswerRule(max_error=0.1))

@@ -1,36 +1,46 @@
-"""What is answered under rules: a class, or that an image is of none of the classes."""
+"""What is answered under rules: a class, that an image is of none of the classes, or nothing where it is unsure."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finevote.errors import ArgumentError, suggest
+from finevote.evaluation import selective, unknown
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.metrics import Logits
-from finevote.evaluation.unknown import METHODS, alarm_threshold, fewest_images
+from finevote.evaluation.selective import promise_error
+from finevote.evaluation.unknown import METHODS, alarm_threshold
 from finevote.types import Answer
 
-NONE_OF_THEM = "none of the classes"
+NONE_OF_THEM, NOT_SURE = "none of the classes", "not sure"
 
 
 class AnswerRule(NamedTuple):
     """When the answer is not simply the likeliest class.
 
     `false_alarms` is the share of images of known classes that may be called unknown, by the score `unknown_by`; None
-    calls nothing unknown.
+    calls nothing unknown. `max_error` is the share of answers that may be wrong, among images of known classes and with
+    95% confidence (`selective.promise_error`); None answers every image.
     """
 
     false_alarms: float | None = None
     unknown_by: str = METHODS[0]
+    max_error: float | None = None
 
 
 class Thresholds(NamedTuple):
-    """A rule in numbers: an image whose score by `unknown_by` is above `unknown` is of none of the classes."""
+    """A rule in numbers.
+
+    An image whose score by `unknown_by` is above `unknown` is of none of the classes; a class is named where its
+    probability is above `confidence`.
+    """
 
     unknown_by: str
-    unknown: float = float("inf")
+    unknown: float = inf
+    confidence: float = -inf
 
 
 def find_thresholds(calibration: Calibration, rule: AnswerRule) -> Thresholds:
@@ -39,23 +49,9 @@ def find_thresholds(calibration: Calibration, rule: AnswerRule) -> Thresholds:
     Raises:
         ArgumentError: the rule is out of range, has no such score, or asks for more than so few images can promise.
     """
-    if rule.false_alarms is None:
-        return Thresholds(rule.unknown_by)
-    if rule.unknown_by not in METHODS:
-        raise ArgumentError(f"no score of the unknown is called {rule.unknown_by!r}{suggest(rule.unknown_by, METHODS)}")
-    if rule.unknown_by not in calibration.unknown:
-        raise ArgumentError(
-            f"the bundle has no scores by {rule.unknown_by!r} to set a threshold by: it was fitted by an earlier "
-            "finevote; fit it anew"
-        )
-    scores = calibration.unknown[rule.unknown_by]
-    threshold = alarm_threshold(scores, false_alarms=rule.false_alarms)
-    if threshold == float("inf"):
-        raise ArgumentError(
-            f"false alarms of {rule.false_alarms:g} take {fewest_images(rule.false_alarms):,} validation images, and "
-            f"the bundle has seen {len(scores):,}: ask for {1 / (len(scores) + 1):.2g} or more"
-        )
-    return Thresholds(rule.unknown_by, threshold)
+    score = inf if rule.false_alarms is None else _find_unknown(calibration, rule.unknown_by, rule.false_alarms)
+    confidence = -inf if rule.max_error is None else _find_confidence(calibration, rule.max_error)
+    return Thresholds(rule.unknown_by, score, confidence)
 
 
 def find_answers(
@@ -68,8 +64,44 @@ def find_answers(
 ) -> list[Answer]:
     """Return an answer for each image, from its logits (n, C) and embedding (n, D)."""
     answers = [Answer(class_names[label], "class") for label in logits.argmax(axis=1)]
-    if thresholds.unknown < float("inf"):
+    for row in np.flatnonzero(calibration.confidences_of(logits) <= thresholds.confidence):
+        answers[row] = Answer(NOT_SURE, "unsure")
+    if thresholds.unknown < inf:
         scores = calibration.unknown_scores(logits, embeddings)[thresholds.unknown_by]
         for row in np.flatnonzero(scores > thresholds.unknown):
             answers[row] = Answer(NONE_OF_THEM, "unknown")
     return answers
+
+
+def _find_unknown(calibration: Calibration, method: str, false_alarms: float) -> float:
+    if method not in METHODS:
+        raise ArgumentError(f"no score of the unknown is called {method!r}{suggest(method, METHODS)}")
+    if method not in calibration.unknown:
+        raise ArgumentError(
+            f"the bundle has no scores by {method!r} to set a threshold by: it was fitted by an earlier finevote; "
+            "fit it anew"
+        )
+    scores = calibration.unknown[method]
+    threshold = alarm_threshold(scores, false_alarms=false_alarms)
+    if threshold == inf:
+        raise ArgumentError(
+            f"false alarms of {false_alarms:g} take {unknown.fewest_images(false_alarms):,} validation images, and the "
+            f"bundle has seen {len(scores):,}: ask for {1 / (len(scores) + 1):.2g} or more"
+        )
+    return threshold
+
+
+def _find_confidence(calibration: Calibration, max_error: float) -> float:
+    if calibration.confidences is None or calibration.is_right is None:
+        raise ArgumentError(
+            "the bundle does not know which validation images were named right: it was fitted by an earlier finevote; "
+            "fit it anew"
+        )
+    promise = promise_error(calibration.confidences, calibration.is_right, max_error=max_error)
+    if promise is None:
+        raise ArgumentError(
+            f"no confidence promises an error of {max_error:g} or less from the {len(calibration.labels):,} validation "
+            f"images of the bundle: it takes {selective.fewest_images(max_error):,} or more above a threshold, with "
+            "hardly a mistake among them; allow more error, or fit with more validation images"
+        )
+    return promise.threshold

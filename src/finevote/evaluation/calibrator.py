@@ -45,6 +45,16 @@ class Calibration:
     unknown: Mapping[str, Rates] = field(default_factory=dict)
     class_means: Rates | None = None
 
+    @property
+    def confidences(self) -> Rates | None:
+        """How sure the model is of its answers to the images that calibrated, (n,), as `confidences_of` has it."""
+        scores = self.unknown.get("max_softmax")
+        return None if scores is None else 1 - scores
+
+    def confidences_of(self, logits: NDArray[np.floating[Any]]) -> Rates:
+        """Return the probability of the likeliest class, (n,), at the temperature."""
+        return 1 - self.unknown_scores(logits, None)["max_softmax"]
+
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> Rates:
         """Return probabilities (n, C) at the temperature."""
         return apply_temperature(logits, self.temperature)

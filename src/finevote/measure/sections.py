@@ -7,12 +7,15 @@ from matplotlib.figure import Figure
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.report import Report
 from finevote.evaluation.section import Section
+from finevote.evaluation.selective_figures import Selective, measure_selective
 from finevote.evaluation.trust import Trust, measure_trust
 from finevote.evaluation.unknown_figures import measure_unknowns
 from finevote.explanation.reliability import reliability_diagram
+from finevote.explanation.risk_coverage import risk_coverage_plot
 from finevote.types import Predictions
 
 CALIBRATING_SPLIT = "val"
+_TITLES = {"val": "Validation", "test": "Test"}
 
 
 def find_sections(
@@ -29,6 +32,7 @@ def find_sections(
     is_across = split == CALIBRATING_SPLIT
     sections: dict[str, Section | None] = {
         "trust": measure_trust(predictions, calibration, is_across=is_across),
+        "selective": measure_selective(predictions, calibration, is_across=is_across),
         "unknown": measure_unknowns(predictions, calibration, unknown=unknown, is_across=is_across),
     }
     return {name: section for name, section in sections.items() if section is not None}
@@ -39,6 +43,9 @@ def draw_sections(report: Report) -> Iterator[tuple[str, Figure]]:
     trust = report.sections["trust"]
     if isinstance(trust, Trust):
         yield "reliability.png", _draw_reliability(trust, num_images=report.num_images, split=report.split)
+    selective = report.sections["selective"]
+    if isinstance(selective, Selective):
+        yield "risk_coverage.png", _draw_risk(selective, num_images=report.num_images, split=report.split)
 
 
 def _draw_reliability(trust: Trust, *, num_images: int, split: str) -> Figure:
@@ -46,9 +53,17 @@ def _draw_reliability(trust: Trust, *, num_images: int, split: str) -> Figure:
     error, _, _ = (trust.after or trust.before).calibration_error
     if trust.after is not None:
         curves["calibrated"] = trust.after.bins
-    title = {"val": "Validation", "test": "Test"}[split]
     return reliability_diagram(
         curves,
-        title=f"{title}: sure and right are {error * 100:.1f} points apart",
+        title=f"{_TITLES[split]}: sure and right are {error * 100:.1f} points apart",
         subtitle=f"calibration error over {num_images:,} images; dashed: no error",
+    )
+
+
+def _draw_risk(selective: Selective, *, num_images: int, split: str) -> Figure:
+    half, whole = selective.risk_of_surest[0], selective.curve[-1].risk
+    return risk_coverage_plot(
+        {"by its confidence": selective.curve},
+        title=f"{_TITLES[split]}: {whole:.1%} wrong, {half.value:.1%} of the surest half",
+        subtitle=f"{num_images:,} images; area under the curve {selective.area.value:.4f}",
     )
