@@ -191,3 +191,46 @@ def test_top_must_be_positive(predictor, photo):
 def test_a_device_that_is_not_there_is_refused(folder):
     with pytest.raises(ArgumentError, match=r"device='gpu' cannot be used .*give 'cpu' or 'auto'"):
         Predictor.load(folder, device="gpu")
+
+
+def test_photographs_of_one_subject_get_one_answer_by_the_product(predictor, tmp_path):
+    paths = [paint(tmp_path / f"{'z' * n}.png") for n in range(1, 5)]
+    alone = [predictor.predict(path, top=3) for path in paths]
+    together = predictor.predict_together(paths)
+    product = dict.fromkeys(CLASSES, 1.0)
+    for answer in alone:
+        for name, probability in zip(answer.class_names, answer.probabilities, strict=True):
+            product[name] *= probability ** (1 / len(paths))
+    expected = {name: value / sum(product.values()) for name, value in product.items()}
+    assert dict(zip(together.class_names, together.probabilities, strict=True)) == pytest.approx(expected, abs=1e-6)
+    assert together.photographs == tuple(map(str, paths))
+    assert together.image_id == "4 photographs: z.png, zz.png, zzz.png, ..."
+
+
+def test_one_photograph_together_with_none_gets_its_own_answer(predictor, photo):
+    together, alone = predictor.predict_together([photo]), predictor.predict(photo)
+    assert (together.class_names, together.probabilities) == (alone.class_names, alone.probabilities)
+    assert together.image_id == "1 photograph: photo.png"
+
+
+def test_batches_do_not_matter_to_photographs_together(predictor, tmp_path):
+    paths = [paint(tmp_path / f"{'z' * n}.png") for n in range(1, 6)]
+    expected = predictor.predict_together(paths)
+    found = predictor.predict_together(paths, batch_size=2)
+    assert found.class_names == expected.class_names
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+
+
+def test_files_together_leave_out_what_cannot_be_read(predictor, photo, tmp_path):
+    (tmp_path / "folder").mkdir()
+    inside, broken = paint(tmp_path / "folder" / "in.png"), tmp_path / "folder" / "broken.jpg"
+    broken.write_bytes(b"not an image")
+    answer, unreadable = predictor.predict_files_together([photo, tmp_path / "folder"])
+    assert answer == predictor.predict_together([photo, inside])
+    assert unreadable == {broken: "not an image, or of an unknown format"}
+    assert predictor.predict_files_together([broken]) == (None, unreadable)
+
+
+def test_no_photographs_together_are_refused(predictor):
+    with pytest.raises(ArgumentError, match="there are no images: give one or more photographs of a subject"):
+        predictor.predict_together([])

@@ -87,13 +87,16 @@ def as_csv(answers: Sequence[Ranked]) -> str:
 def as_jsonl(answers: Sequence[Ranked]) -> str:
     """Return one JSON object a line: {"image": ..., "top": [{"class": ..., "probability": ...}, ...]}.
 
-    Where there are rules, it has also "answer" and "kind".
+    Where there are rules, it has also "answer" and "kind"; for several photographs of one subject "photographs".
     """
     lines = []
     for answer in answers:
         pairs = zip(answer.class_names, answer.probabilities, strict=True)
         top = [{"class": name, "probability": probability} for name, probability in pairs]
-        said = {} if answer.answer is None else {"answer": answer.answer.text, "kind": answer.answer.kind}
+        said: dict[str, Any] = (
+            {} if answer.answer is None else {"answer": answer.answer.text, "kind": answer.answer.kind}
+        )
+        said |= {"photographs": answer.photographs} if answer.photographs else {}
         lines.append(json.dumps({"image": answer.image_id, **said, "top": top}) + "\n")
     return "".join(lines)
 

@@ -9,7 +9,7 @@ import typer
 
 from finevote.cli_options import KeepRateOption
 from finevote.cli_output import answer_table, as_csv, as_jsonl, check_out, print_rich
-from finevote.errors import DataError
+from finevote.errors import ArgumentError, DataError
 
 OUT_SUFFIXES = (".csv", ".jsonl")
 
@@ -41,11 +41,16 @@ def predict(
         float | None,
         typer.Option(help="Answer `not sure` as often as it takes to be wrong in at most this share of answers: 0.02."),
     ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="All photographs are of one subject: give one answer for all of them.")
+    ] = False,
 ) -> None:
     """Name what is in photographs.
 
     Unreadable ones are reported and skipped.
     """
+    if together:
+        _refuse_together(coverage=coverage, false_alarms=false_alarms, max_error=max_error)
     if out is not None:
         check_out(out, OUT_SUFFIXES)
     from finevote.evaluation.answers import AnswerRule
@@ -60,7 +65,11 @@ def predict(
     has_rule = false_alarms is not None or max_error is not None
     rule = AnswerRule(false_alarms, unknown_by, max_error) if has_rule else None
     with Meter("predict", total=len(paths)) as meter:
-        answers, unreadable = predictor.predict_files(paths, top=top, sets=wanted, rule=rule, advance=meter.advance)
+        if together:
+            answer, unreadable = predictor.predict_files_together(paths, top=top, advance=meter.advance)
+            answers = [] if answer is None else [answer]
+        else:
+            answers, unreadable = predictor.predict_files(paths, top=top, sets=wanted, rule=rule, advance=meter.advance)
     for path, reason in unreadable.items():
         typer.echo(f"skipped {path}: {reason}", err=True)
     if not answers:
@@ -72,4 +81,14 @@ def predict(
     else:
         text = as_csv(answers) if out.suffix == ".csv" else as_jsonl(answers)
         atomic_write(out, text.encode("utf-8", "surrogateescape"))
-        typer.echo(f"{len(answers)} predictions written to {out}", err=True)
+        written = "1 prediction" if len(answers) == 1 else f"{len(answers):,} predictions"
+        typer.echo(f"{written} written to {out}", err=True)
+
+
+def _refuse_together(**options: float | None) -> None:
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise ArgumentError(
+            f"--together with {' and '.join(given)}: what is promised was calibrated on single photographs, and does "
+            "not hold for several together: leave one of them out"
+        )

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
@@ -22,13 +23,15 @@ from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, BundleError, DataError
 from finevote.evaluation.answers import AnswerRule, Thresholds, find_answers, find_thresholds
 from finevote.evaluation.calibrator import SetRule
-from finevote.evaluation.metrics import rank_classes, softmax
+from finevote.evaluation.fusion import joint_logits
+from finevote.evaluation.metrics import Logits, rank_classes, softmax
 from finevote.evaluation.predict import evaluation_mode, predict
 from finevote.run_folder import RunFolder
 from finevote.types import Answer, DataSource, Predictions, Ranked
 
 ImageLike = Image.Image | Path | str | NDArray[np.uint8]
-
+_NUM_NAMED = 3  # photographs in the name of an answer for several
+_Outputs = tuple[Logits, NDArray[np.floating[Any]]]  # logits (B, C) and embeddings (B, D)
 
 _T = TypeVar("_T")
 
@@ -128,24 +131,47 @@ class Predictor:
         ask = self._check(top, sets, rule)
         answers: list[Ranked] = []
         unreadable: dict[Path, str] = {}
-
-        def prepare(path: Path) -> Tensor | str:
-            try:
-                return self._prepare(partial(read_image, path))
-            except DataError as error:
-                reason = _folder_problem(path) if stat.S_ISDIR(_mode(path)) else str(error)
-                return reason.removeprefix(f"cannot read the image {path}: ")
-
-        with ThreadPoolExecutor() as pool:
-            for batch in _cut(list_images(paths), batch_size):
-                results = dict(zip(batch, pool.map(prepare, batch), strict=True))
-                unreadable |= {path: result for path, result in results.items() if isinstance(result, str)}
-                tensors = {path: result for path, result in results.items() if not isinstance(result, str)}
-                if tensors:
-                    answers += self._rank([str(path) for path in tensors], self._forward(list(tensors.values())), ask)
-                if advance is not None:
-                    advance(len(batch))
+        for names, tensors in self._read_files(paths, unreadable, batch_size=batch_size, advance=advance):
+            answers += self._rank(names, self._forward(tensors), ask)
         return answers, unreadable
+
+    def predict_together(self, images: Sequence[ImageLike], *, top: int = 5, batch_size: int = 32) -> Ranked:
+        """Return one answer for several photographs of one subject, put together as `joint_logits` does.
+
+        Raises:
+            ArgumentError: there are no images, `top` is under 1, or an array is of another form.
+            DataError: an image cannot be read.
+        """
+        _check_top(top)
+        if not images:
+            raise ArgumentError("there are no images: give one or more photographs of a subject")
+        names = [_name(image, number) for number, image in enumerate(images)]
+        tensors = ([self._prepare(partial(_open, image)) for image in batch] for batch in _cut(images, batch_size))
+        return self._rank_together(names, [self._forward(batch) for batch in tensors], top=top)
+
+    def predict_files_together(
+        self,
+        paths: Sequence[Path | str],
+        *,
+        top: int = 5,
+        batch_size: int = 32,
+        advance: Callable[[int], None] | None = None,
+    ) -> tuple[Ranked | None, dict[Path, str]]:
+        """Return one answer for all files that can be read, as being of one subject, and why the others cannot.
+
+        The answer is None where no file can be read. Folders and `advance` are as of `predict_files`.
+
+        Raises:
+            ArgumentError: `top` is under 1.
+        """
+        _check_top(top)
+        found: list[str] = []
+        outputs: list[_Outputs] = []
+        unreadable: dict[Path, str] = {}
+        for names, tensors in self._read_files(paths, unreadable, batch_size=batch_size, advance=advance):
+            found += names
+            outputs.append(self._forward(tensors))
+        return self._rank_together(found, outputs, top=top) if found else None, unreadable
 
     def predict_records(
         self,
@@ -167,11 +193,38 @@ class Predictor:
         )
         return predict(self.model, loader, records=records, device=self.device, advance=advance)
 
+    def _read_files(
+        self,
+        paths: Sequence[Path | str],
+        unreadable: dict[Path, str],
+        *,
+        batch_size: int,
+        advance: Callable[[int], None] | None,
+    ) -> Iterator[tuple[list[str], list[Tensor]]]:
+        """Yield batches of the files that can be read, as names and tensors; `unreadable` is filled with the others."""
+
+        def prepare(path: Path) -> Tensor | str:
+            try:
+                return self._prepare(partial(read_image, path))
+            except DataError as error:
+                reason = _folder_problem(path) if stat.S_ISDIR(_mode(path)) else str(error)
+                return reason.removeprefix(f"cannot read the image {path}: ")
+
+        with ThreadPoolExecutor() as pool:
+            for batch in _cut(list_images(paths), batch_size):
+                results = dict(zip(batch, pool.map(prepare, batch), strict=True))
+                unreadable |= {path: result for path, result in results.items() if isinstance(result, str)}
+                tensors = {str(path): result for path, result in results.items() if not isinstance(result, str)}
+                if tensors:
+                    yield list(tensors), list(tensors.values())
+                if advance is not None:
+                    advance(len(batch))
+
     def _prepare(self, read: Callable[[], Image.Image]) -> Tensor:
         """Return the RGB image that `read` gives as the model takes it, (3, H, W) float32."""
         return self._transform(read_resized(read, self.preprocessing))
 
-    def _forward(self, tensors: Sequence[Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _forward(self, tensors: Sequence[Tensor]) -> _Outputs:
         """Return logits (B, C) and embeddings (B, D)."""
         images = torch.stack(list(tensors)).to(self.device)  # (B, 3, H, W)
         with evaluation_mode(self.model), torch.inference_mode():
@@ -198,9 +251,7 @@ class Predictor:
             calibration.sets(np.ones((1, len(self.class_names))) / len(self.class_names), sets)
         return _Ask(top, sets, None if rule is None else find_thresholds(calibration, rule))
 
-    def _rank(
-        self, image_ids: Sequence[str], outputs: tuple[NDArray[np.float32], NDArray[np.float32]], ask: _Ask
-    ) -> list[Ranked]:
+    def _rank(self, image_ids: Sequence[str], outputs: _Outputs, ask: _Ask) -> list[Ranked]:
         logits, embeddings = outputs
         calibration = self.bundle.calibration
         probabilities = softmax(logits) if calibration is None else calibration.probabilities(logits)
@@ -222,6 +273,12 @@ class Predictor:
             )
             for image_id, row, labels, answer in zip(image_ids, probabilities, order, answers, strict=True)
         ]
+
+    def _rank_together(self, names: Sequence[str], outputs: Sequence[_Outputs], *, top: int) -> Ranked:
+        logits, embeddings = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+        joint = joint_logits(logits)[None], embeddings.mean(axis=0)[None]  # (1, C) and (1, D)
+        (ranked,) = self._rank([_describe_all(names)], joint, _Ask(top))
+        return replace(ranked, photographs=tuple(names))
 
 
 def find_bundle(path: Path) -> Path:
@@ -300,6 +357,13 @@ def _name(image: Any, number: int) -> str:
     if isinstance(image, (str, Path)):
         return str(image)
     return str(getattr(image, "filename", "") or f"image {number}")
+
+
+def _describe_all(names: Sequence[str]) -> str:
+    """Return how many photographs there are, and the first of their names, without folders."""
+    rest = ["..."] if len(names) > _NUM_NAMED else []
+    shown = ", ".join([*(Path(name).name for name in names[:_NUM_NAMED]), *rest])
+    return f"{len(names):,} photograph{'s' if len(names) > 1 else ''}: {shown}"
 
 
 def _cut(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -205,10 +205,12 @@ class Answer(NamedTuple):
 class Ranked:
     """What was found in one image: class names with probabilities, best first.
 
-    `answer` is what that amounts to under the rules that were asked for, None where none was.
+    `answer` is what that amounts to under the rules that were asked for, None where none was. `photographs` names
+    those of one subject that were judged together, and is empty where it is one image.
     """
 
     image_id: str
     class_names: tuple[str, ...]
     probabilities: tuple[float, ...]
     answer: Answer | None = None
+    photographs: tuple[str, ...] = ()

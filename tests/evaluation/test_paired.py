@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from finevote.errors import ArgumentError
-from finevote.evaluation.paired import class_changes, hierarchical_bootstrap, holm, mcnemar_exact, paired_bootstrap
+from finevote.evaluation.paired import (
+    class_changes,
+    hierarchical_bootstrap,
+    holm,
+    mcnemar_exact,
+    mean_over_units,
+    paired_bootstrap,
+)
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -181,3 +188,21 @@ def test_sets_of_other_images_are_refused():
 def test_a_confidence_in_percent_is_refused():
     with pytest.raises(ArgumentError, match="confidence=95"):
         paired_bootstrap([True], [False], seed=0, confidence=95)
+
+
+def test_the_mean_of_units_is_the_paired_bootstrap_of_images_that_are_units():
+    first, second = draw_pair(np.random.default_rng(0), 200, lost=0.05, gained=0.1)
+    found = mean_over_units(second.astype(float) - first, ends=(-1, 1), seed=3)
+    assert found == pytest.approx(paired_bootstrap(first, second, seed=3))
+
+
+def test_units_that_are_all_alike_keep_an_interval_within_their_ends():
+    found = mean_over_units(np.ones(50), ends=(0, 1), seed=0)
+    assert found.value == found.high == 1
+    assert 0.9 < found.low < 1
+
+
+@pytest.mark.parametrize("values", [[], [0.5, 1.5], [float("nan")], [[0.5]]])
+def test_values_beyond_their_ends_are_refused(values):
+    with pytest.raises(ArgumentError, match="give one for each of n >= 1 units, from 0 to 1"):
+        mean_over_units(values, ends=(0, 1), seed=0)

@@ -9,8 +9,9 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from finevote.errors import ArgumentError
-from finevote.evaluation.calibrator import SetRule, calibrate
+from finevote.evaluation.calibrator import SetRule, calibrate, judges
 from finevote.evaluation.metrics import softmax
+from finevote.evaluation.predict import take_rows
 from finevote.evaluation.trust import measure_trust
 from finevote.types import Predictions
 
@@ -79,9 +80,18 @@ def test_the_calibrating_split_is_judged_by_other_images_than_itself():
 
 
 def test_images_of_a_group_never_judge_each_other():
+    found = replace(predictions(60), groups=np.repeat([f"group {number}" for number in range(20)], 3))
+    judged = judges(found, calibrate(found), is_across=True)
+    assert sorted(np.concatenate([rows for rows, _ in judged])) == list(range(60))
+    for rows, judge in judged:
+        others = np.flatnonzero(~np.isin(found.groups, found.groups[rows]))
+        assert judge.temperature == calibrate(take_rows(found, others)).temperature
+
+
+def test_one_group_alone_is_judged_by_itself():
     found = predictions(60)
-    one_group = measure_trust(replace(found, groups=np.full(60, "a")), calibrate(found), is_across=True)
-    assert one_group.temperature == calibrate(found).temperature
+    across = measure_trust(replace(found, groups=np.full(60, "group a")), calibrate(found), is_across=True)
+    assert across.after.brier.value == measure_trust(found, calibrate(found)).after.brier.value
 
 
 def test_without_calibration_the_model_is_measured_as_it_is():

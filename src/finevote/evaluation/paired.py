@@ -92,16 +92,30 @@ def paired_bootstrap(
     _check_confidence(confidence)
     one, other = _as_right(first, second)
     patterns, counts = _units((other.astype(np.float64) - one)[None], groups)
-    num_units = int(counts.sum())
     value = float(other.mean() - one.mean())
-    size = len(one) / num_units
-    patterns = np.concatenate([patterns, [[size, -size], [size, size]]], axis=1)
-    counts = np.append(counts, [0.5, 0.5])
-    sums = [draw @ patterns.T for draw in _draw_counts(counts, num_draws, np.random.default_rng(seed))]
-    means = np.concatenate([sum_[:, 0] / sum_[:, 1] for sum_ in sums])
-    tail = _expanded_tail(num_units, confidence)
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(value, min(float(low), value), max(float(high), value), num_units)
+    return _estimate(value, patterns, counts, ends=(-1.0, 1.0), seed=seed, num_draws=num_draws, confidence=confidence)
+
+
+def mean_over_units(
+    values: ArrayLike, *, ends: tuple[float, float], seed: int, num_draws: int = NUM_DRAWS, confidence: float = 0.95
+) -> Estimate:
+    """Return the mean of one value a unit, (n,), with its bootstrap interval, made as `paired_bootstrap` makes it.
+
+    `ends` are the least and the largest value that a unit can have.
+
+    Raises:
+        ArgumentError: there are no values, one lies beyond `ends`, or `confidence` is out of range.
+    """
+    _check_confidence(confidence)
+    row = np.asarray(values, np.float64)
+    if row.ndim != 1 or not len(row) or not (ends[0] <= row).all() or not (row <= ends[1]).all():
+        raise ArgumentError(
+            f"got values {row.shape}: give one for each of n >= 1 units, from {ends[0]:g} to {ends[1]:g}"
+        )
+    patterns, counts = _units(row[None], None)
+    return _estimate(
+        float(row.mean()), patterns, counts, ends=ends, seed=seed, num_draws=num_draws, confidence=confidence
+    )
 
 
 def hierarchical_bootstrap(
@@ -220,6 +234,31 @@ def _units(rows: Values, groups: Sequence[str | None] | None) -> tuple[Values, V
         table = sums
     patterns, counts = np.unique(table, axis=1, return_counts=True)
     return patterns, counts.astype(np.float64)
+
+
+def _estimate(
+    value: float,
+    patterns: Values,
+    counts: Values,
+    *,
+    ends: tuple[float, float],
+    seed: int,
+    num_draws: int,
+    confidence: float,
+) -> Estimate:
+    """Return a mean per image, `value`, with its interval; `patterns` and `counts` are as `_units` gives them.
+
+    `ends` bound what one image can add; half a unit of either is drawn from too.
+    """
+    num_units = int(counts.sum())
+    size = float(patterns[1] @ counts) / num_units
+    patterns = np.concatenate([patterns, [[size * ends[1], size * ends[0]], [size, size]]], axis=1)
+    counts = np.append(counts, [0.5, 0.5])
+    sums = [draw @ patterns.T for draw in _draw_counts(counts, num_draws, np.random.default_rng(seed))]
+    means = np.concatenate([sum_[:, 0] / sum_[:, 1] for sum_ in sums])
+    tail = _expanded_tail(num_units, confidence)
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(value, min(float(low), value), max(float(high), value), num_units)
 
 
 def _draw_counts(counts: Values, num_draws: int, generator: np.random.Generator) -> list[Values]:

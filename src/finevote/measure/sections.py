@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 
 from finevote.evaluation.calibrator import Calibration
+from finevote.evaluation.fusion import measure_fusion
 from finevote.evaluation.report import Report
 from finevote.evaluation.section import Section
 from finevote.evaluation.selective_figures import Selective, measure_selective
@@ -30,10 +31,12 @@ def find_sections(
         unknown: of the split's images of classes that were held out of training; None where there are none.
     """
     is_across = split == CALIBRATING_SPLIT
+    temperature = 1.0 if calibration is None else calibration.temperature
     sections: dict[str, Section | None] = {
         "trust": measure_trust(predictions, calibration, is_across=is_across),
         "selective": measure_selective(predictions, calibration, is_across=is_across),
         "unknown": measure_unknowns(predictions, calibration, unknown=unknown, is_across=is_across),
+        "fusion": measure_fusion(predictions, temperature=temperature),
     }
     return {name: section for name, section in sections.items() if section is not None}
 
