@@ -32,7 +32,7 @@ from finevote.errors import BundleError, FinevoteError
 from finevote.evaluation.calibrator import Calibration
 from finevote.files import atomic_folder, atomic_write, sha256_of
 from finevote.model import FineGrainedClassifier
-from finevote.types import Preprocessing
+from finevote.types import Preprocessing, Taxonomy
 
 FORMAT_VERSION = 1
 MANIFEST_NAME, WEIGHTS_NAME, CALIBRATION_NAME = "bundle.json", "model.safetensors", "calibration.safetensors"
@@ -65,11 +65,16 @@ class Manifest(_Strict):
     details: dict[str, Any]
     files: dict[str, FileEntry]
     sha256: str
+    taxonomy: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle; `model` is in evaluation mode on the CPU, `calibration` None where no images calibrated it."""
+    """A loaded bundle.
+
+    `model` is in evaluation mode on the CPU, `calibration` None where no images calibrated it, `taxonomy` None where
+    that of the classes is not known.
+    """
 
     model: FineGrainedClassifier
     class_names: tuple[str, ...]
@@ -77,6 +82,7 @@ class Bundle:
     config: Config
     manifest: Manifest
     calibration: Calibration | None = None
+    taxonomy: Taxonomy | None = None
 
 
 def save_bundle(
@@ -88,6 +94,7 @@ def save_bundle(
     preprocessing: Preprocessing,
     details: Mapping[str, Any],
     calibration: Calibration | None = None,
+    taxonomy: Taxonomy | None = None,
 ) -> Path:
     """Write a bundle and return its folder; it appears whole or not at all, and takes the place of an older one.
 
@@ -99,6 +106,7 @@ def save_bundle(
         preprocessing: how photographs become tensors.
         details: anything else worth keeping, ready for JSON: the data's name, the protocol, the seed.
         calibration: what validation images tell of the model, where there are any.
+        taxonomy: of the classes, in their order, where it is known.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_folder(folder, replace=True) as temporary:
@@ -115,6 +123,7 @@ def save_bundle(
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
             "details": dict(details),
             "files": files,
+            "taxonomy": taxonomy and taxonomy.to_dict(),
         }
         (temporary / MANIFEST_NAME).write_text(_sealed(content), encoding="utf-8")
     return folder
@@ -161,6 +170,7 @@ def load_bundle(folder: Path) -> Bundle:
         config,
         manifest,
         calibration=_load_calibration(folder / CALIBRATION_NAME) if CALIBRATION_NAME in manifest.files else None,
+        taxonomy=Taxonomy.from_dict(manifest.taxonomy) if manifest.taxonomy else None,
     )
 
 

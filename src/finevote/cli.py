@@ -105,6 +105,14 @@ def fit(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")] = (
         False
     ),
+    taxonomy: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False,
+            help="A table of class, parent, grandparent, ...; the taxonomy.csv beside the data unless given "
+            "(data.taxonomy).",
+        ),
+    ] = None,
     hold_out_classes: Annotated[
         str | None,
         typer.Option(
@@ -120,7 +128,14 @@ def fit(
     """
     is_first = os.environ.get("RANK", "0") == "0"  # torchrun runs this command in every process
     if resume is not None:
-        _refuse_with_resume(recipe=recipe, set=overrides, out=out, skip_bad=skip_bad, hold_out_classes=hold_out_classes)
+        _refuse_with_resume(
+            recipe=recipe,
+            set=overrides,
+            out=out,
+            skip_bad=skip_bad,
+            taxonomy=taxonomy,
+            hold_out_classes=hold_out_classes,
+        )
         from finevote.training import fit as training
 
         run = training.resume(resume, devices=devices, data=data)
@@ -132,7 +147,8 @@ def fit(
         from finevote.config import load_config
 
         held_out = [] if hold_out_classes is None else [f"data.hold_out_classes={number_or_names(hold_out_classes)}"]
-        config = load_config(recipe or DEFAULT_RECIPE, [*(overrides or ()), *held_out])
+        kinds = [] if taxonomy is None else [f"data.taxonomy={json.dumps(str(taxonomy.absolute()))}"]
+        config = load_config(recipe or DEFAULT_RECIPE, [*(overrides or ()), *held_out, *kinds])
         if is_first:
             _check_places(data, out)
         from finevote.training import fit as training

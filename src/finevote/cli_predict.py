@@ -41,6 +41,12 @@ def predict(
         float | None,
         typer.Option(help="Answer `not sure` as often as it takes to be wrong in at most this share of answers: 0.02."),
     ] = None,
+    sure: Annotated[
+        float | None,
+        typer.Option(
+            help="Answer with the class if its probability reaches this, else with its genus, and so on: 0.9."
+        ),
+    ] = None,
     together: Annotated[
         bool, typer.Option("--together", help="All photographs are of one subject: give one answer for all of them.")
     ] = False,
@@ -50,7 +56,7 @@ def predict(
     Unreadable ones are reported and skipped.
     """
     if together:
-        _refuse_together(coverage=coverage, false_alarms=false_alarms, max_error=max_error)
+        _refuse_together(coverage=coverage, false_alarms=false_alarms, max_error=max_error, sure=sure)
     if out is not None:
         check_out(out, OUT_SUFFIXES)
     from finevote.evaluation.answers import AnswerRule
@@ -62,8 +68,8 @@ def predict(
     paths = list_images(inputs)
     predictor = Predictor.load(run, device="auto", keep_rate=keep_rate)
     wanted = None if coverage is None else SetRule(coverage, sets, each_class)
-    has_rule = false_alarms is not None or max_error is not None
-    rule = AnswerRule(false_alarms, unknown_by, max_error) if has_rule else None
+    has_rule = any(option is not None for option in (false_alarms, max_error, sure))
+    rule = AnswerRule(false_alarms, unknown_by, max_error, sure) if has_rule else None
     with Meter("predict", total=len(paths)) as meter:
         if together:
             answer, unreadable = predictor.predict_files_together(paths, top=top, advance=meter.advance)

@@ -56,6 +56,9 @@ class DataConfig(_Section):
     hold_out_classes: Annotated[int, Field(ge=0)] | tuple[str, ...] = Field(
         0, description="classes not trained on, whose images stand for the unknown: how many (seeded), or their names"
     )
+    taxonomy: str | None = Field(
+        None, description="a table of class, parent, grandparent, ...; null: the taxonomy.csv beside the data, if any"
+    )
     decoding: Literal["exact", "fast"] = Field(
         "fast", description="fast: large JPEGs decoded at a part of their size, resized by torch; pixels are close"
     )

@@ -249,7 +249,7 @@ class Predictor:
             )
         if sets is not None:  # raises for a bad rule
             calibration.sets(np.ones((1, len(self.class_names))) / len(self.class_names), sets)
-        return _Ask(top, sets, None if rule is None else find_thresholds(calibration, rule))
+        return _Ask(top, sets, None if rule is None else find_thresholds(calibration, rule, self.bundle.taxonomy))
 
     def _rank(self, image_ids: Sequence[str], outputs: _Outputs, ask: _Ask) -> list[Ranked]:
         logits, embeddings = outputs
@@ -261,7 +261,12 @@ class Predictor:
         answers: Sequence[Answer | None] = [None] * len(logits)
         if calibration is not None and ask.thresholds is not None:
             answers = find_answers(
-                logits, embeddings, calibration=calibration, thresholds=ask.thresholds, class_names=self.class_names
+                logits,
+                embeddings,
+                calibration=calibration,
+                thresholds=ask.thresholds,
+                class_names=self.class_names,
+                taxonomy=self.bundle.taxonomy,
             )
         order = [row[:size] for row, size in zip(rank_classes(logits), sizes, strict=True)]
         return [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +63,27 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Taxonomy:
+    """Classes as the leaves of a tree.
+
+    `levels` are called from the class upwards, such as ("species", "genus"); `lineages` has for each class, in the
+    order of the logits, its name at each of them.
+    """
+
+    levels: tuple[str, ...]
+    lineages: tuple[tuple[str, ...], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {"levels": list(self.levels), "lineages": [list(names) for names in self.lineages]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` gave."""
+        return cls(tuple(values["levels"]), tuple(tuple(names) for names in values["lineages"]))
+
+
+@dataclass(frozen=True)
 class DataSource:
     """A data set: class names, the records of the splits that were asked for, and how to read one image.
 
@@ -72,7 +93,8 @@ class DataSource:
     `argument` opens exactly this set again, from anywhere; None where what it was opened with does.
 
     `locate` gives the boxes of an image when they are wanted; None where the set has none. `protocol` names the way the
-    images are divided where a published set knows several. Both functions can be pickled.
+    images are divided where a published set knows several. Both functions can be pickled. `taxonomy` is that of the
+    classes, None where it is not known.
     """
 
     name: str
@@ -83,6 +105,7 @@ class DataSource:
     locate: Callable[[Record], Regions] | None = None
     protocol: str | None = None
     argument: str | None = None
+    taxonomy: Taxonomy | None = None
 
     def regions(self, record: Record) -> Regions:
         """Return what is known of where things are in an image; nothing where the set has no boxes."""
@@ -194,7 +217,8 @@ class Preprocessing:
 class Answer(NamedTuple):
     """What is said of an image: a `text`, and its `kind`.
 
-    That is "class", "unknown" where the image is of none of them, or "unsure" where nothing is answered.
+    That is "class", a higher level of the taxonomy such as "genus", "unknown" where the image is of none of the
+    classes, or "unsure" where nothing is answered.
     """
 
     text: str

@@ -60,6 +60,22 @@ def test_every_split_of_every_protocol_is_read_with_readable_classes_and_the_pub
         assert pickle.loads(pickle.dumps((source.read, source.locate)))
 
 
+def test_nabirds_has_its_hierarchy_as_taxonomy(miniature):
+    made = miniature("nabirds")
+    root = made.tree / "nabirds"
+    taxonomy = open_source(root, splits=("train",)).taxonomy
+    eider, *sparrows = taxonomy.lineages
+    assert taxonomy.levels == ("category", "species", "family", "order")
+    assert eider == (*["Common Eider (Adult male)"] * 3, "Ducks, Geese, and Swans")  # a shorter way than the real ones
+    assert [names[0] for names in sparrows] == ["House Sparrow (817)", "House Sparrow (1010)"]
+    with (root / "classes.txt").open("a") as classes, (root / "hierarchy.txt").open("w") as hierarchy:
+        classes.write("3 Old World Sparrows\n4 House Sparrow\n5 Ducks\n6 Common Eider\n")
+        hierarchy.write("1 0\n2 0\n3 2\n4 3\n5 1\n6 5\n295 6\n817 4\n1010 4\n")
+    lineages = open_source(root, splits=("test",)).taxonomy.lineages
+    assert lineages[0] == ("Common Eider (Adult male)", "Common Eider", "Ducks", "Ducks, Geese, and Swans")
+    assert lineages[2] == ("House Sparrow (1010)", "House Sparrow", "Old World Sparrows", "Perching Birds")
+
+
 @pytest.mark.parametrize("name", EACH)
 def test_a_path_is_known_by_its_content_at_the_root_and_from_the_folder_above(miniature, name):
     made = miniature(name)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from finevote.data.items import list_some
+from finevote.data.items import list_some, plain_name
 from finevote.data.published import (
     Layout,
     PublishedList,
@@ -29,13 +29,16 @@ from finevote.data.published import (
     unique_names,
 )
 from finevote.data.regions import Annotation, PixelBox, TableFinder
+from finevote.data.taxonomy import lineages_from_parents, make_taxonomy
 from finevote.errors import DataError
+from finevote.types import Taxonomy
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 _TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images")
 _LISTS = {"1": "train", "0": "test"}
+_DEPTHS = {"species": 3, "family": 2, "order": 1}  # steps below the root of hierarchy.txt
 
 
 def _is_cub200(root: Path) -> bool:
@@ -66,6 +69,24 @@ def _name_classes(path: Path, class_ids: Sequence[int]) -> list[str]:
         raise DataError(f"{path} lacks {list_some(unknown, noun='class')}: fetch it again")
     plain = {str(number): readable_name(names[number].removeprefix(f"{number:03d}.")) for number in class_ids}
     return unique_names(plain)
+
+
+def _find_taxonomy(root: Path) -> Taxonomy:
+    """Return NABirds' tree from the visual category upwards: a species, a family, an order.
+
+    A species without categories of its own is one; a way to the root that is shorter repeats the class.
+    """
+    labels = _read_pairs(root / "image_class_labels.txt", "id class", str, int)
+    class_ids = sorted(set(labels.values()))
+    names = dict(zip(class_ids, _name_classes(root / "classes.txt", class_ids), strict=True))
+    every = _read_pairs(root / "classes.txt", "class name", int, str)
+    inner = {str(number): readable_name(name) for number, name in every.items() if number not in names}
+    names |= dict(zip(map(int, inner), unique_names(inner), strict=True))
+    ways = lineages_from_parents(class_ids, _read_pairs(root / "hierarchy.txt", "child parent", int, int))
+    lineages = [
+        [plain_name(names[way[min(depth, len(way)) - 1]]) for depth in (len(way), *_DEPTHS.values())] for way in ways
+    ]
+    return make_taxonomy(["category", *_DEPTHS], lineages, source=str(root / "hierarchy.txt"))
 
 
 def _find_regions(root: Path, _: Sequence[str]) -> TableFinder | None:
@@ -130,4 +151,4 @@ def _list_name(text: str) -> str:
 
 
 CUB200 = Layout(_is_cub200, _read, _find_regions, top=("CUB_200_2011",))
-NABIRDS = Layout(_is_nabirds, _read, _find_regions, top=("nabirds",))
+NABIRDS = Layout(_is_nabirds, _read, _find_regions, top=("nabirds",), find_taxonomy=_find_taxonomy)

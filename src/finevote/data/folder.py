@@ -6,6 +6,7 @@ from pathlib import Path
 
 from finevote.data.images import IMAGE_SUFFIXES
 from finevote.data.items import SPLIT_ALIASES, Item, list_folder, list_some, plain_name, source_from_items
+from finevote.data.taxonomy import TAXONOMY_NAME
 from finevote.errors import DataError
 from finevote.types import DataSource
 
@@ -58,6 +59,8 @@ def _split_folders(root: Path) -> dict[str, Path] | None:
 def _read_classes(root: Path, folder: Path, *, split: str, ignored: list[str]) -> list[Item]:
     items: list[Item] = []
     for entry in list_folder(folder):
+        if folder == root and entry.name == TAXONOMY_NAME:
+            continue
         found = _read_class(root, entry, split=split, ignored=ignored) if entry.is_dir() else []
         if not found:
             ignored.append(_relative(root, entry))

@@ -47,7 +47,10 @@ def without_classes(source: DataSource, held_out: Sequence[str]) -> DataSource:
     }
     note = f"held out, to stand for the unknown: {list_some(list(held_out), noun='class')}"
     names = tuple(source.class_names[label] for label in kept)
-    return replace(source, class_names=names, splits=splits, notes=(*source.notes, note))
+    taxonomy = source.taxonomy
+    if taxonomy is not None:
+        taxonomy = replace(taxonomy, lineages=tuple(taxonomy.lineages[label] for label in kept))
+    return replace(source, class_names=names, splits=splits, notes=(*source.notes, note), taxonomy=taxonomy)
 
 
 def images_of_classes(source: DataSource, held_out: Sequence[str], *, split: str) -> tuple[Record, ...]:

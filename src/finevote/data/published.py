@@ -12,7 +12,7 @@ from finevote.data.images import read_record
 from finevote.data.items import NUM_LISTED, check_encoding, list_some, plain_name
 from finevote.errors import ArgumentError, DataError, suggest
 from finevote.remote.download import RemoteFile
-from finevote.types import DataSource, Record, Regions
+from finevote.types import DataSource, Record, Regions, Taxonomy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,8 @@ class Layout:
 
     `is_here` tells of a folder whether it is the root; `top` names the folders that an archive may unpack the root
     into. `read(root, list)` gives one of the published lists; `find_regions(root, lists)` what locates the boxes of
-    images in these lists, or None where their files are missing. The lowest `banner_px` rows of an image are cut off.
+    images in these lists, or None where their files are missing. `find_taxonomy(root)` gives that of the classes. The
+    lowest `banner_px` rows of an image are cut off.
     """
 
     is_here: Callable[[Path], bool]
@@ -37,6 +38,7 @@ class Layout:
     find_regions: Callable[[Path, Sequence[str]], Locate | None] | None = None
     top: tuple[str, ...] = ()
     banner_px: int = 0
+    find_taxonomy: Callable[[Path], Taxonomy] | None = None
 
     def find(self, folder: Path) -> Path | None:
         """Return the root, which is `folder` or one of its `top` folders; None if it is not there."""
@@ -122,6 +124,7 @@ def open_published(layout: Layout, root: Path, *, name: str, protocol: Protocol,
         read=read_record,
         locate=layout.find_regions(root, tuple(published)) if layout.find_regions else None,
         protocol=protocol.name,
+        taxonomy=layout.find_taxonomy(root) if layout.find_taxonomy else None,
     )
 
 

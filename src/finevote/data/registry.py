@@ -28,6 +28,7 @@ from finevote.data.items import SPLIT_NAMES
 from finevote.data.parquet import open_parquet
 from finevote.data.published import DatasetInfo, choose_protocol, open_published
 from finevote.data.tables import open_table
+from finevote.data.taxonomy import with_taxonomy_beside
 from finevote.errors import ArgumentError, DataError, suggest
 from finevote.types import DataSource
 
@@ -227,11 +228,12 @@ def _open_path(path: Path, *, splits: Sequence[str]) -> DataSource:
     except PermissionError as error:
         raise DataError(f"cannot look into {path}: {error.strerror}: check its permissions") from None
     if is_folder:
-        return open_folder(path, splits=splits)
+        return with_taxonomy_beside(open_folder(path, splits=splits), path)
     if is_file and path.suffix.lower() in _TABLES:
-        return _TABLES[path.suffix.lower()](path, splits=splits)
+        return with_taxonomy_beside(_TABLES[path.suffix.lower()](path, splits=splits), path)
     if is_file and is_archive(path):
-        return open_folder(content_root(unpacked_folder(path)), name=str(path), splits=splits)
+        root = content_root(unpacked_folder(path))
+        return with_taxonomy_beside(open_folder(root, name=str(path), splits=splits), root)
     if is_file:
         raise DataError(
             f"{path} is a file, but neither a table ({', '.join(_TABLES)}) nor an archive (zip, tar): give {_KINDS}"

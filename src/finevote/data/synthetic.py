@@ -16,7 +16,7 @@ import numpy as np
 from finevote.data.synthetic_drawing import compose, draw, draw_pose, part_box
 from finevote.data.synthetic_shapes import GENERA, Genus
 from finevote.errors import ArgumentError, DataError, suggest
-from finevote.types import DataSource, Record, Regions
+from finevote.types import DataSource, Record, Regions, Taxonomy
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,6 +82,9 @@ def synthetic_source(
         read=SpeciesArtist(seed=seed, image_size=image_size),
         notes=(f"drawn from seed {seed} at {image_size} px",),
         locate=PartFinder(seed=seed),
+        taxonomy=Taxonomy(
+            ("species", "genus"), tuple((species.name, species.name.partition(" ")[0]) for species in SPECIES)
+        ),
     )
 
 

@@ -79,7 +79,7 @@ def evaluate(
         predictions,
         measurement,
         class_names=bundle.class_names,
-        sections=find_sections(predictions, calibration, split=split, unknown=unknown),
+        sections=find_sections(predictions, calibration, split=split, unknown=unknown, taxonomy=bundle.taxonomy),
     )
     if on_report is not None:
         on_report(report)

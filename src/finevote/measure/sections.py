@@ -9,18 +9,24 @@ from finevote.evaluation.fusion import measure_fusion
 from finevote.evaluation.report import Report
 from finevote.evaluation.section import Section
 from finevote.evaluation.selective_figures import Selective, measure_selective
+from finevote.evaluation.taxonomy_figures import TaxonomyFigures, measure_taxonomy
 from finevote.evaluation.trust import Trust, measure_trust
 from finevote.evaluation.unknown_figures import measure_unknowns
 from finevote.explanation.reliability import reliability_diagram
 from finevote.explanation.risk_coverage import risk_coverage_plot
-from finevote.types import Predictions
+from finevote.types import Predictions, Taxonomy
 
 CALIBRATING_SPLIT = "val"
 _TITLES = {"val": "Validation", "test": "Test"}
 
 
 def find_sections(
-    predictions: Predictions, calibration: Calibration | None, *, split: str, unknown: Predictions | None = None
+    predictions: Predictions,
+    calibration: Calibration | None,
+    *,
+    split: str,
+    unknown: Predictions | None = None,
+    taxonomy: Taxonomy | None = None,
 ) -> dict[str, Section]:
     """Return the sections of a split's report by name, from what is saved alone.
 
@@ -29,12 +35,14 @@ def find_sections(
         calibration: of the bundle at the keep rate of the predictions; None where there is none.
         split: "val", on which the bundle was calibrated, or "test".
         unknown: of the split's images of classes that were held out of training; None where there are none.
+        taxonomy: of the classes, where it is known.
     """
     is_across = split == CALIBRATING_SPLIT
     temperature = 1.0 if calibration is None else calibration.temperature
     sections: dict[str, Section | None] = {
         "trust": measure_trust(predictions, calibration, is_across=is_across),
         "selective": measure_selective(predictions, calibration, is_across=is_across),
+        "taxonomy": measure_taxonomy(predictions, calibration, taxonomy),
         "unknown": measure_unknowns(predictions, calibration, unknown=unknown, is_across=is_across),
         "fusion": measure_fusion(predictions, temperature=temperature),
     }
@@ -48,7 +56,7 @@ def draw_sections(report: Report) -> Iterator[tuple[str, Figure]]:
         yield "reliability.png", _draw_reliability(trust, num_images=report.num_images, split=report.split)
     selective = report.sections["selective"]
     if isinstance(selective, Selective):
-        yield "risk_coverage.png", _draw_risk(selective, num_images=report.num_images, split=report.split)
+        yield "risk_coverage.png", _draw_risk(selective, report)
 
 
 def _draw_reliability(trust: Trust, *, num_images: int, split: str) -> Figure:
@@ -63,10 +71,14 @@ def _draw_reliability(trust: Trust, *, num_images: int, split: str) -> Figure:
     )
 
 
-def _draw_risk(selective: Selective, *, num_images: int, split: str) -> Figure:
+def _draw_risk(selective: Selective, report: Report) -> Figure:
+    curves = {"by its confidence": selective.curve}
+    taxonomy = report.sections.get("taxonomy")
+    if isinstance(taxonomy, TaxonomyFigures):
+        curves = {row.level: row.curve for row in taxonomy.levels}
     half, whole = selective.risk_of_surest[0], selective.curve[-1].risk
     return risk_coverage_plot(
-        {"by its confidence": selective.curve},
-        title=f"{_TITLES[split]}: {whole:.1%} wrong, {half.value:.1%} of the surest half",
-        subtitle=f"{num_images:,} images; area under the curve {selective.area.value:.4f}",
+        curves,
+        title=f"{_TITLES[report.split]}: {whole:.1%} wrong, {half.value:.1%} of the surest half",
+        subtitle=f"{report.num_images:,} images; area under the curve {selective.area.value:.4f}",
     )

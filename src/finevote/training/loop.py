@@ -319,6 +319,7 @@ class Training:
             self.parts.evaluated_model,
             config=self.config,
             class_names=self.source.class_names,
+            taxonomy=self.source.taxonomy,
             preprocessing=self.parts.preprocessing,
             calibration=calibrate_parts(self.parts, self.source, self.config),
             details={

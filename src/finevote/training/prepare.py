@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from finevote.data.opening import data_argument
 from finevote.data.registry import open_source, protocol_for
 from finevote.data.sampler import check_classes_fill_batch
 from finevote.data.splits import describe_setting, describe_split, restore_split, with_validation
+from finevote.data.taxonomy import with_taxonomy
 from finevote.errors import DataError
 from finevote.files import atomic_write
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder, next_run_path
-from finevote.types import DataSource
+from finevote.types import DataSource, Taxonomy
 
 SPLITS = ("train", "val")  # the test split is never opened by training
 
@@ -50,6 +52,8 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
     if out is not None:
         RunFolder.check_free(out)
     source = open_source(data, splits=SPLITS, protocol=config.data.protocol)
+    if config.data.taxonomy is not None:
+        source = with_taxonomy(source, Path(config.data.taxonomy))
     seed = config.training.seed if config.data.validation_seed is None else config.data.validation_seed
     held_out = choose_classes(source.class_names, config.data.hold_out_classes, seed=seed)
     if config.loss.triplet_weight > 0:
@@ -112,7 +116,9 @@ def load_data(run: RunFolder, *, data: str | Path | None = None) -> DataSource:
             f"{source.name} has {len(source.class_names)} classes that are not the {len(saved['class_names'])} of "
             f"{run.path}: bring the data back as it was, or start a new run"
         )
-    return restore_split(without(source, saved["skipped"]), run.read_json(run.split_json))
+    source = restore_split(without(source, saved["skipped"]), run.read_json(run.split_json))
+    taxonomy = saved.get("taxonomy")
+    return replace(source, taxonomy=Taxonomy.from_dict(taxonomy) if taxonomy else None)
 
 
 def move_data(run: RunFolder, data: str | Path) -> None:
@@ -163,6 +169,7 @@ def _describe_data(
         "setting": setting,
         "class_names": list(source.class_names),
         "held_out_classes": list(held_out),
+        "taxonomy": source.taxonomy and source.taxonomy.to_dict(),
         "num_images": {split: len(records) for split, records in source.splits.items()},
         "skipped": dict(unreadable),
         "notes": list(source.notes),
