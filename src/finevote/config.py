@@ -117,6 +117,9 @@ class ModelConfig(_Section):
     drop_path: Rate = Field(0.0, description="stochastic depth of the last block, rising linearly from 0")
     dropout: Rate = Field(0.0, description="on the features that enter the classifier")
     zero_init_classifier: bool = Field(default=True, description="false: truncated normal with std 0.02")
+    classifier_from_probe: bool = Field(
+        default=False, description="start the classifier as the probe's logistic regression on CLS (training.probe)"
+    )
     voting: VotingConfig = VotingConfig()
 
 
@@ -166,7 +169,15 @@ class TrainingConfig(_Section):
     freeze_backbone: bool = Field(default=False, description="train the new blocks and the classifier only")
     head_only_epochs: Annotated[int, Field(ge=0)] = Field(0, description="first epochs with the backbone frozen")
     validate_every: Annotated[int, Field(ge=1)] = Field(1, description="epochs between validations")
+    probe: Literal["auto", "on", "off"] = Field(
+        "auto", description="before the first step, measure the frozen backbone; auto: if its weights are pretrained"
+    )
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+
+    @field_validator("probe", mode="before")
+    @classmethod
+    def _read_switch(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value  # as YAML reads them
 
 
 class Config(_Section):
@@ -187,6 +198,7 @@ class Config(_Section):
             *_triplet_problems(self.data, self.loss, self.training),
             *_voting_problems(self.model.voting),
             *_keeping_problems(self.model.voting, self.training),
+            *_probe_problems(self),
         ]
         low, high = self.data.crop_scale
         if not 0 < low <= high:
@@ -200,6 +212,27 @@ class Config(_Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether `fit` measures the frozen backbone before the first step."""
+        probe = self.training.probe
+        return probe == "on" or (probe == "auto" and self.model.weights != "none")
+
+
+def _probe_problems(config: Config) -> list[str]:
+    if not config.model.classifier_from_probe:
+        return []
+    problems = []
+    if not config.is_probed:
+        problems.append("model.classifier_from_probe=true starts from a probe, and none is made: set training.probe=on")
+    voting = config.model.voting
+    if voting.enabled and voting.block_init == "random":
+        problems.append(
+            "model.classifier_from_probe=true classifies what the backbone's last block gives, but "
+            "model.voting.block_init=random replaces that block: leave one of them at its default"
+        )
+    return problems
 
 
 def _triplet_problems(data: DataConfig, loss: LossConfig, training: TrainingConfig) -> list[str]:

@@ -40,6 +40,11 @@ class EvaluationFolder:
         return self.path / "report.json"
 
     @property
+    def probes_npz(self) -> Path:
+        """What the run's probes said of every image; absent where it was not probed."""
+        return self.path / "probes.npz"
+
+    @property
     def classes_csv(self) -> Path:
         """The figures of each class."""
         return self.path / "classes.csv"

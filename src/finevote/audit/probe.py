@@ -7,19 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from finevote.build import build_eval_loader, build_model, build_preprocessing
 from finevote.config import config_from_values
 from finevote.data.fingerprints import Fingerprint
-from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError
 from finevote.evaluation.label_errors import NUM_FITS, Judgement, judge_labels
 from finevote.evaluation.patch_codes import patch_features
-from finevote.evaluation.predict import predict
+from finevote.probe.features import Extractor
 from finevote.progress import Meter
 from finevote.types import DataSource, Record
 
 _IMAGE_SIZE_PX = 224
-_BATCH = 32
 
 
 def check_backbone(backbone: str | None, weights: str | None) -> None:
@@ -39,26 +36,11 @@ def embed(source: DataSource, records: Sequence[Record], *, backbone: str, weigh
         ArgumentError, UnsupportedModelError, WeightsError: as `build_backbone`.
     """
     settings = {
-        "data": {"image_size": _IMAGE_SIZE_PX, "resize": _IMAGE_SIZE_PX, "num_workers": 0},
-        "model": {"backbone": backbone, "weights": weights, "voting": {"enabled": False}},
-        "loss": {"triplet_weight": 0.0},
+        "data": {"image_size": _IMAGE_SIZE_PX, "num_workers": 0},
+        "model": {"backbone": backbone, "weights": weights},
     }
     config = config_from_values(settings, source="the audit's backbone")
-    model = build_model(config, num_classes=len(source.class_names))
-    data = config.data.model_copy(update={"resize": model.backbone.image_size})  # whole patches may be another size
-    loader = build_eval_loader(
-        records,
-        read=source.read,
-        preprocessing=build_preprocessing(data, model.backbone),
-        batch_size=_BATCH,
-        num_workers=0,
-    )
-    device = find_accelerator()
-    with Meter(f"embed with {backbone}", total=len(records)) as meter:
-        found = predict(model.to(device), loader, records=records, device=device, advance=meter.advance)
-    if found.embeddings is None:
-        raise ArgumentError(f"{backbone} gave no embeddings")
-    return found.embeddings
+    return Extractor(config, whole_image=True).features(source, records).cls
 
 
 def code_patches(prints: Sequence[Fingerprint]) -> NDArray[np.float32]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from finevote.bundle import WEIGHTS_NAME, Bundle, load_bundle, read_manifest
 from finevote.data.images import without
-from finevote.errors import RunError
+from finevote.errors import FinevoteError, RunError
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.measurement import Measurement
 from finevote.evaluation.pointing import PointingFigure, boxes_in_view, share_in_boxes, summarize
 from finevote.evaluation.predictions import load_predictions, save_predictions
+from finevote.evaluation.probes import ProbeAnswers, load_answers, save_answers
 from finevote.evaluation.report import Report, make_report
 from finevote.explanation.figures import save_figure
 from finevote.files import atomic_write
@@ -28,9 +30,12 @@ from finevote.measure.opening import (
 )
 from finevote.measure.sections import draw_sections, find_sections
 from finevote.predictor import Predictor, find_bundle
+from finevote.probe.run import ask_probes
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
 from finevote.types import Box, DataSource, Predictions, Preprocessing, Regions
+
+_logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -44,8 +49,9 @@ def evaluate(
 ) -> Report:
     """Predict a split with the run's bundle and return the figures, which are also written into the run.
 
-    Writes `predictions.npz`, `report.json`, `classes.csv` and pictures into `evaluation/{split}` of the run. Measuring
-    on the test split is entered in `test_ledger.jsonl`; its images that cannot be read are left out and reported.
+    Writes `predictions.npz`, `report.json`, `classes.csv` and pictures into `evaluation/{split}` of the run, and
+    `probes.npz` where the run has probes, which are asked in the same look at the split. Measuring on the test split is
+    entered in `test_ledger.jsonl`; its images that cannot be read are left out and reported.
 
     Args:
         run: a folder that `finevote fit` has finished.
@@ -67,23 +73,25 @@ def evaluate(
     if saved:
         bundle = load_bundle(find_bundle(folder.path))
         predictions, measurement = _load_measurement(folder, bundle, split=split, keep_rate=keep_rate)
-        unknown = _load_unknown(folder, split)
+        unknown, probes = _load_unknown(folder, split), _load_probes(folder, split)
     else:
         predictor = Predictor.load(folder.path, device="auto", keep_rate=keep_rate)
         bundle = predictor.bundle
         held_out = open_unknown(folder, split=split, data=data)
-        predictions, measurement = _measure(folder, predictor, split=split, data=data)
+        predictions, measurement, probes = _measure(folder, predictor, split=split, data=data)
         unknown = _predict_unknown(predictor, held_out, split=split) if held_out is not None else None
     calibration = _calibration_at(bundle, measurement.keep_rate)
     report = make_report(
         predictions,
         measurement,
         class_names=bundle.class_names,
-        sections=find_sections(predictions, calibration, split=split, unknown=unknown, taxonomy=bundle.taxonomy),
+        sections=find_sections(
+            predictions, calibration, split=split, unknown=unknown, taxonomy=bundle.taxonomy, probes=probes
+        ),
     )
     if on_report is not None:
         on_report(report)
-    _write(folder, predictions, report, unknown=unknown)
+    _write(folder, predictions, report, unknown=unknown, probes=probes)
     return report
 
 
@@ -115,8 +123,11 @@ def point(
 
 def _measure(
     folder: RunFolder, predictor: Predictor, *, split: str, data: str | Path | None
-) -> tuple[Predictions, Measurement]:
-    """Predict a split; the test split is entered in the ledger once everything that can be wrong has been looked at."""
+) -> tuple[Predictions, Measurement, ProbeAnswers | None]:
+    """Predict a split, by the model and by the run's probes.
+
+    The test split is entered in the ledger once everything that can be wrong has been looked at.
+    """
     bundle = predictor.bundle
     manifest = bundle.manifest
     source = open_split(folder, bundle, split=split, data=data)
@@ -133,7 +144,7 @@ def _measure(
     with Meter(f"evaluate {split}", total=len(records)) as meter:
         num_workers = bundle.config.data.num_workers
         predictions = predictor.predict_records(source, split, num_workers=num_workers, advance=meter.advance)
-    return predictions, Measurement(
+    measurement = Measurement(
         run=str(folder.path),
         data=source.name,
         split=split,
@@ -149,6 +160,18 @@ def _measure(
         pointing=point(predictions, [found.parts for found in regions], predictor.preprocessing),
         on_subject=point(predictions, [_subject(found) for found in regions], predictor.preprocessing),
     )
+    return predictions, measurement, _ask_probes(folder, bundle, source, split)
+
+
+def _ask_probes(folder: RunFolder, bundle: Bundle, source: DataSource, split: str) -> ProbeAnswers | None:
+    """Return what the run's probes say of a split; None, with a warning if it has some that cannot be asked."""
+    if not folder.probe_json.is_file():
+        return None
+    try:
+        return ask_probes(folder, source, source.splits[split], bundle.config)
+    except FinevoteError as error:  # the split has been looked at by now: what the model said of it must not be lost
+        _logger.warning("the probes are left out of the report: %s", error)
+        return None
 
 
 def _predict_unknown(predictor: Predictor, source: DataSource, *, split: str) -> Predictions:
@@ -162,6 +185,11 @@ def _predict_unknown(predictor: Predictor, source: DataSource, *, split: str) ->
 def _load_unknown(folder: RunFolder, split: str) -> Predictions | None:
     path = folder.evaluation(split).unknown_npz
     return load_predictions(path)[0] if path.is_file() else None
+
+
+def _load_probes(folder: RunFolder, split: str) -> ProbeAnswers | None:
+    path = folder.evaluation(split).probes_npz
+    return load_answers(path) if path.is_file() else None
 
 
 def _load_measurement(
@@ -198,13 +226,24 @@ def _subject(regions: Regions) -> tuple[Box, ...]:
     return () if regions.subject is None else (regions.subject,)
 
 
-def _write(folder: RunFolder, predictions: Predictions, report: Report, *, unknown: Predictions | None) -> None:
+def _write(
+    folder: RunFolder,
+    predictions: Predictions,
+    report: Report,
+    *,
+    unknown: Predictions | None,
+    probes: ProbeAnswers | None,
+) -> None:
     """Write the files of a measurement, the report last: it vouches for the others."""
     files = folder.evaluation(report.split)
     class_names = [row.class_name for row in report.per_class]
     save_predictions(files.predictions_npz, predictions, class_names)
     if unknown is not None:
         save_predictions(files.unknown_npz, unknown, class_names)
+    if probes is None:
+        files.probes_npz.unlink(missing_ok=True)  # of an earlier measurement
+    else:
+        save_answers(files.probes_npz, probes)
     atomic_write(files.classes_csv, report.class_table())
     for name, figure in draw_sections(report):
         save_figure(figure, files.path / name)

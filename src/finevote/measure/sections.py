@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.fusion import measure_fusion
+from finevote.evaluation.probes import ProbeAnswers, compare_probes
 from finevote.evaluation.report import Report
 from finevote.evaluation.section import Section
 from finevote.evaluation.selective_figures import Selective, measure_selective
@@ -27,6 +28,7 @@ def find_sections(
     split: str,
     unknown: Predictions | None = None,
     taxonomy: Taxonomy | None = None,
+    probes: ProbeAnswers | None = None,
 ) -> dict[str, Section]:
     """Return the sections of a split's report by name, from what is saved alone.
 
@@ -36,10 +38,12 @@ def find_sections(
         split: "val", on which the bundle was calibrated, or "test".
         unknown: of the split's images of classes that were held out of training; None where there are none.
         taxonomy: of the classes, where it is known.
+        probes: what the run's probes said of the split; None where it has none.
     """
     is_across = split == CALIBRATING_SPLIT
     temperature = 1.0 if calibration is None else calibration.temperature
     sections: dict[str, Section | None] = {
+        "probes": None if probes is None else compare_probes(predictions, probes, was_chosen_here=is_across),
         "trust": measure_trust(predictions, calibration, is_across=is_across),
         "selective": measure_selective(predictions, calibration, is_across=is_across),
         "taxonomy": measure_taxonomy(predictions, calibration, taxonomy),

@@ -62,8 +62,9 @@ class FeatureSpace:
 
     @property
     def key(self) -> str:
-        """A name that equal spaces share."""
-        values = {"format": _FORMAT, **asdict(self), "backbone": timm_name_of(self.backbone)}
+        """A name that equal spaces share, whatever the backbone is called."""
+        architecture, _, _ = timm_name_of(self.backbone).partition(".")  # the tag names weights
+        values = {"format": _FORMAT, **asdict(self), "backbone": architecture}
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,17 +104,19 @@ class Extractor:
         config: names backbone, weights, image size and how images are read.
         space: what the features must be of, where they have been computed before: the backbone is then built only for
             images whose features are not kept. None builds it at once.
+        whole_image: squash the whole image to what the backbone sees, without the margin that is cropped off.
 
     Raises:
         ArgumentError, UnsupportedModelError, WeightsError: as `build_backbone`.
     """
 
-    def __init__(self, config: Config, *, space: FeatureSpace | None = None) -> None:
+    def __init__(self, config: Config, *, space: FeatureSpace | None = None, whole_image: bool = False) -> None:
         self.config = config
+        self.whole_image = whole_image
         self._frozen: FrozenBackbone | None = None
         if space is None:
             backbone = build_frozen_backbone(config)
-            space = describe_space(config, backbone)
+            space = describe_space(config, backbone, whole_image=whole_image)
             self._frozen = FrozenBackbone(backbone)
         self.space = space
         self.cache = FeatureCache(space.key, dim=space.dim)
@@ -172,7 +175,7 @@ class Extractor:
     def _backbone(self) -> FrozenBackbone:
         if self._frozen is None:
             backbone = build_frozen_backbone(self.config)
-            found = describe_space(self.config, backbone)
+            found = describe_space(self.config, backbone, whole_image=self.whole_image)
             if found.key != self.space.key:
                 raise WeightsError(
                     f"the weights that model.weights={self.config.model.weights} gives {self.space.backbone} are not "
@@ -182,14 +185,15 @@ class Extractor:
         return self._frozen
 
 
-def describe_space(config: Config, backbone: Any) -> FeatureSpace:
-    """Return the space of a backbone that was built from settings."""
+def describe_space(config: Config, backbone: Any, *, whole_image: bool = False) -> FeatureSpace:
+    """Return the space of a backbone that was built from settings; `whole_image` as for `Extractor`."""
+    data = config.data.model_copy(update={"resize": backbone.image_size}) if whole_image else config.data
     return FeatureSpace(
         backbone=config.model.backbone,
         backbone_args=dict(config.model.backbone_args),
         weights_sha256=hash_tensors(backbone.state_dict()),
         dim=backbone.dim,
-        preprocessing=build_preprocessing(config.data, backbone),
+        preprocessing=build_preprocessing(data, backbone),
     )
 
 

@@ -16,6 +16,7 @@ from finevote.run_folder import RunFolder
 from finevote.training.launch import launch, make_fabric, started_by_torchrun
 from finevote.training.loop import Training
 from finevote.training.prepare import move_data, prepare_run, removed_unless_learned
+from finevote.training.probing import probe_first
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 def fit(config: Config, data: str | Path, *, out: Path | None = None, devices: int = 1, skip_bad: bool = False) -> Path:
     """Train a classifier and return its run folder, which then holds `bundle/` from the best epoch on validation.
 
-    The test split is never opened. If it fails before anything was learned, no run folder is left behind.
+    The frozen backbone is probed first, where the settings want it (`training.probe`). The test split is never opened.
+    If it fails before anything was learned, no run folder is left behind.
 
     Args:
         config: the settings.
@@ -44,6 +46,9 @@ def fit(config: Config, data: str | Path, *, out: Path | None = None, devices: i
         fabric.launch()
     if fabric.is_global_zero:
         path = prepare_run(config, data, out=out, skip_bad=skip_bad, console=Console()).path
+    if path is not None:
+        with removed_unless_learned(RunFolder(path), keep_folder=is_there):
+            probe_first(RunFolder(path), console=Console())
     if started_by_torchrun():
         path = fabric.broadcast(path)
     if path is None:
@@ -75,6 +80,8 @@ def resume(run: Path, *, devices: int = 1, data: str | Path | None = None) -> Pa
         fabric.launch()
     if data is not None and fabric.is_global_zero:
         move_data(folder, data)
+    if fabric.is_global_zero:
+        probe_first(folder, console=Console())
     if started_by_torchrun():
         fabric.barrier()
     return _train_everywhere(fabric, run)

@@ -29,6 +29,7 @@ from finevote.training.launch import StopRequest, listen_for_stop
 from finevote.training.optim import rate_table, schedule_factor, set_rates
 from finevote.training.parts import build_parts
 from finevote.training.prepare import load_data
+from finevote.training.probing import starting_classifier
 from finevote.training.step import StepResult, accumulate
 from finevote.training.telemetry import (
     COLLAPSE_ADVICE,
@@ -83,7 +84,9 @@ class Training:
         self.log = MetricsLog(folder.metrics_jsonl)
         self.collapse = CollapseWatch(margin=self.config.loss.triplet_margin)
         self.position = Position()
-        self.parts = build_parts(fabric, self.config, self.source, load_weights=not folder.last_checkpoint.exists())
+        is_new = not folder.last_checkpoint.exists()
+        classifier = starting_classifier(folder, self.config) if is_new else None
+        self.parts = build_parts(fabric, self.config, self.source, load_weights=is_new, classifier=classifier)
         self.num_batches = len(self.parts.train_loader)
         self.stepper = fabric.setup_optimizers(self.parts.optimizer)
         self.wrapped: Any = None

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import optim
+import torch
+from torch import nn, optim
 from torch.utils.data import DataLoader
 
 from finevote.build import build_eval_loader, build_loss, build_model, build_preprocessing, build_train_loader
 from finevote.config import Config
 from finevote.losses.classification import JointLoss
 from finevote.model import FineGrainedClassifier
+from finevote.probe.logistic import Linear
 from finevote.training.ema import WeightAverage
 from finevote.training.micro_batch import auto_micro_batch
 from finevote.training.optim import ParameterGroup, build_optimizer, group_parameters
@@ -59,10 +61,22 @@ class Parts:
             self.average.load_state_dict(state["average"])
 
 
-def build_parts(fabric: Fabric, config: Config, source: DataSource, *, load_weights: bool) -> Parts:
-    """Build this process's share; `load_weights` is False where a checkpoint will overwrite them."""
+def build_parts(
+    fabric: Fabric, config: Config, source: DataSource, *, load_weights: bool, classifier: Linear | None = None
+) -> Parts:
+    """Build this process's share.
+
+    Args:
+        fabric: knows the processes.
+        config: the run's settings.
+        source: the training and validation images.
+        load_weights: False where a checkpoint will overwrite them.
+        classifier: what the head's classifier starts as; None for the settings' own start.
+    """
     rank, world_size, training = fabric.global_rank, fabric.world_size, config.training
     model = build_model(config, num_classes=len(source.class_names), load_weights=load_weights).to(fabric.device)
+    if classifier is not None:
+        start_from(model.head.classifier, classifier)
     model.train()
     model.freeze_backbone(training.freeze_backbone)
     preprocessing = build_preprocessing(config.data, model.backbone)
@@ -97,6 +111,13 @@ def build_parts(fabric: Fabric, config: Config, source: DataSource, *, load_weig
         if source.splits.get("val")
         else None,
     )
+
+
+def start_from(classifier: nn.Linear, linear: Linear) -> None:
+    """Give the head's classifier the weights of a regression on CLS after the final norm, which is what it reads."""
+    with torch.no_grad():
+        classifier.weight.copy_(torch.from_numpy(linear.weight))
+        classifier.bias.copy_(torch.from_numpy(linear.bias))
 
 
 def _group(model: FineGrainedClassifier, config: Config) -> list[ParameterGroup]:
