@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,7 +170,13 @@ def test_comparing_on_test_is_entered_in_both_ledgers_once(copy, tmp_path):
     assert set(found.num_test_openings.values()) == {1}
     compare(runs, split="test", out=tmp_path / "second")  # from the predictions that are there
     assert [len(ledger(run)) for run in runs] == [1, 1]
-    assert any("test split opened once with" in note for note in found.all_notes())
+    assert "test split opened once with each of the 2 runs" in found.all_notes()
+    counts = dict(zip(found.num_test_openings, (1, 3), strict=True))
+    first, second = counts
+    assert (
+        f"test split opened once with {first}, 3 times with {second}"
+        in replace(found, num_test_openings=counts).all_notes()
+    )
 
 
 def test_without_the_images_there_is_no_picture_and_it_is_said(pair, tmp_path):

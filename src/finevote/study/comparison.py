@@ -115,7 +115,9 @@ class Comparison:
         notes = settings if len(settings) == 1 else [f"{run}: {setting}" for run, setting in self.settings.items()]
         notes = [*notes, *self.notes]
         counts = self.num_test_openings
-        if counts:
+        if len(counts) > 1 and len(set(counts.values())) == 1:
+            notes.append(f"test split opened {_times(next(iter(counts.values())))} with each of the {len(counts)} runs")
+        elif counts:
             times = ", ".join(f"{_times(count)} with {run}" for run, count in counts.items())
             notes.append(f"test split opened {times}")
         return notes
