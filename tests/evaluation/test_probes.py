@@ -34,6 +34,7 @@ def test_each_probe_has_its_accuracy_interval_and_paired_test():
         alone = int((probe_right & ~right).sum()), int((right & ~probe_right).sum())
         assert (row.only_probe, row.only_model) == alone
         assert row.p_value == pytest.approx(binomtest(alone[0], sum(alone)).pvalue)
+    assert found.model == (right.mean(), *wilson_interval(int(right.sum()), 60))
     first, second = sorted(found.rows, key=lambda row: row.p_value)
     assert first.p_value_holm == pytest.approx(2 * first.p_value)
     assert second.p_value_holm == pytest.approx(max(second.p_value, first.p_value_holm))

@@ -22,7 +22,7 @@ def test_the_command_tells_each_probe_s_accuracy_what_was_chosen_and_how(run, da
     assert (code, err) == (0, "")
     words = " ".join(out.split())
     assert "9 validation images of 3 classes" in words
-    assert all(name in words for name in ("kNN, CLS, k=", "logistic, CLS, penalty", "kNN, CLS + patches, k="))
+    assert all(name in words for name in ("kNN, CLS, k=", "logistic, CLS, λ=", "kNN, CLS + patches, k="))
     assert "chosen on the same validation images" in words
     assert "the weights are random" in words
     assert "features of 0 of 27 images were kept from before" in words

@@ -22,7 +22,7 @@ from finevote.types import Predictions
 KNN, LOGISTIC = "kNN", "logistic"
 _NOT_ANSWERS = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)
 CHOSEN_ON_VALIDATION = (
-    "k and penalty of the probes were chosen on the same validation images, which flatters them a little"
+    "k and the penalty λ of the probes were chosen on the same validation images, which flatters them a little"
 )
 
 
@@ -36,7 +36,7 @@ class ProbeName(NamedTuple):
 
     def describe(self) -> str:
         """Return it in a few words: `kNN, CLS, k=20`."""
-        what = "k=" if self.classifier == KNN else "penalty "
+        what = "k=" if self.classifier == KNN else "λ="
         return f"{self.classifier}, {self.features}, {what}{self.chosen:g}"
 
 
@@ -71,11 +71,15 @@ class ProbeRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Probes:
-    """The section of a report: the probes on its split. `was_chosen_here` is true where it is the validation split."""
+    """The section of a report: the probes on its split, beside the model, of which `model` has accuracy and interval.
+
+    `was_chosen_here` is true where it is the validation split.
+    """
 
     backbone: str
     num_train: int
     was_chosen_here: bool
+    model: tuple[float, float, float]
     names: tuple[ProbeName, ...]
     rows: tuple[ProbeRow, ...]
 
@@ -102,6 +106,8 @@ class Probes:
                 f"{row.only_probe:,} : {row.only_model:,}",
                 f"{row.p_value_holm:.2g}",
             )
+        value, low, high = self.model
+        table.add_row("the trained model", f"{value:.1%}", f"{low * 100:.1f} to {high * 100:.1f}%")
         return table
 
     def notes(self) -> list[str]:
@@ -143,7 +149,9 @@ def compare_probes(predictions: Predictions, answers: ProbeAnswers, *, was_chose
                 p_value,
             )
         )
-    return Probes(answers.backbone, answers.num_train, was_chosen_here, answers.names, tuple(found))
+    num_right = int(model_right.sum())
+    model = (num_right / num_images, *wilson_interval(num_right, num_images))
+    return Probes(answers.backbone, answers.num_train, was_chosen_here, model, answers.names, tuple(found))
 
 
 def accuracy_table(backbone: str, names: Sequence[ProbeName], num_correct: Sequence[int], num_images: int) -> Table:
