@@ -7,10 +7,11 @@ from PIL import Image
 
 from finevote.build import build_eval_loader
 from finevote.data.images import read_image
+from finevote.data.listing import list_images
 from finevote.errors import ArgumentError, BundleError, DataError
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.predict import predict
-from finevote.predictor import Predictor, list_images
+from finevote.predictor import Predictor
 from finevote.types import DataSource, Record
 from tests.tiny import CLASSES, write_bundle
 

@@ -20,7 +20,7 @@ from finevote.backbones.timm_vit import TimmVit
 from finevote.config import CacheKind, Config, DataConfig, ModelConfig, Size, VotingConfig
 from finevote.data.dataset import PhotoDataset, collate
 from finevote.data.sampler import BalancedBatches, EvaluationBatches, ShuffledBatches
-from finevote.data.transforms import eval_transform, train_transform
+from finevote.data.transforms import Transform, eval_transform, train_transform
 from finevote.errors import ArgumentError
 from finevote.losses.classification import JointLoss
 from finevote.model import FineGrainedClassifier
@@ -150,13 +150,17 @@ def build_eval_loader(
     world_size: int = 1,
     cache: CacheKind = "none",
     cache_folder: Path | None = None,
+    transform: Transform | None = None,
 ) -> DataLoader[Batch]:
-    """Return a loader that gives each record exactly once over all ranks."""
+    """Return a loader that gives each record exactly once over all ranks, as the model takes it.
+
+    `transform` makes what is loaded of a resized image, uint8 (3, rows, columns); None for the centre, normalised.
+    """
     dataset = PhotoDataset(
         records,
         read=read,
         preprocessing=preprocessing,
-        transform=eval_transform(preprocessing),
+        transform=transform or eval_transform(preprocessing),
         cache=cache,
         cache_folder=cache_folder,
         seed=0,

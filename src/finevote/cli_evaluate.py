@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finevote.cli_options import DataOption, KeepRateOption, Run, Split, SplitOption
+from finevote.cli_options import DataOption, KeepRateOption, Run, Split, SplitOption, ViewsOption
 from finevote.cli_output import print_rich
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def evaluate(
     split: SplitOption = Split.VAL,
     data: DataOption = None,
     keep_rate: KeepRateOption = None,
+    views: ViewsOption = None,
     saved: Annotated[
         bool, typer.Option("--saved", help="Compute the figures anew from saved predictions; no image is opened.")
     ] = False,
@@ -26,7 +27,8 @@ def evaluate(
 ) -> None:
     """Measure a run on a split.
 
-    Accuracies with 95% intervals, over all images and per class, and which classes are mistaken for which.
+    Accuracies with 95% intervals, over all images and per class, and which classes are mistaken for which. What views
+    gain stands in rows of their own, beside the plain view.
     """
     from finevote.measure.evaluate import evaluate as measure
 
@@ -36,7 +38,8 @@ def evaluate(
         else:
             print_rich(report.table())
 
-    measure(run, split=split.value, data=data, keep_rate=keep_rate, saved=saved, on_report=show)
+    kind = "plain" if views is None else views.value
+    measure(run, split=split.value, data=data, keep_rate=keep_rate, views=kind, saved=saved, on_report=show)
 
 
 def figure(run: Run, split: SplitOption = Split.VAL, data: DataOption = None) -> None:

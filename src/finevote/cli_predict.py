@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finevote.cli_options import KeepRateOption
+from finevote.cli_options import KeepRateOption, ViewsOption
 from finevote.cli_output import answer_table, as_csv, as_jsonl, check_out, print_rich
 from finevote.errors import ArgumentError, DataError
 
@@ -22,6 +22,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Write to a .csv or .jsonl file instead of printing.")] = None,
     keep_rate: KeepRateOption = None,
+    views: ViewsOption = None,
     coverage: Annotated[
         float | None,
         typer.Option(help="Give instead the set of classes that holds the true one with this probability: 0.95."),
@@ -59,14 +60,16 @@ def predict(
         _refuse_together(coverage=coverage, false_alarms=false_alarms, max_error=max_error, sure=sure)
     if out is not None:
         check_out(out, OUT_SUFFIXES)
+    from finevote.data.listing import list_images
     from finevote.evaluation.answers import AnswerRule
     from finevote.evaluation.calibrator import SetRule
     from finevote.files import atomic_write
-    from finevote.predictor import Predictor, list_images
+    from finevote.predictor import Predictor
     from finevote.progress import Meter
 
     paths = list_images(inputs)
-    predictor = Predictor.load(run, device="auto", keep_rate=keep_rate)
+    kind = "plain" if views is None else views.value
+    predictor = Predictor.load(run, device="auto", keep_rate=keep_rate, views=kind)
     wanted = None if coverage is None else SetRule(coverage, sets, each_class)
     has_rule = any(option is not None for option in (false_alarms, max_error, sure))
     rule = AnswerRule(false_alarms, unknown_by, max_error, sure) if has_rule else None

@@ -1,7 +1,5 @@
 """A finished classifier in use: photographs in, ranked class names out. Knows bundles, not trainings."""
 
-import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,8 +15,10 @@ from torch import Tensor
 
 from finevote.build import build_eval_loader
 from finevote.bundle import MANIFEST_NAME, Bundle, load_bundle
-from finevote.data.images import IMAGE_SUFFIXES, read_image, upright_rgb
-from finevote.data.transforms import eval_transform, read_resized
+from finevote.data.images import read_image, upright_rgb
+from finevote.data.listing import folder_problem, list_images
+from finevote.data.transforms import read_resized
+from finevote.data.views import PLAIN, as_resized, view_cuts
 from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, BundleError, DataError
 from finevote.evaluation.answers import AnswerRule, Thresholds, find_answers, find_thresholds
@@ -27,7 +27,7 @@ from finevote.evaluation.fusion import joint_logits
 from finevote.evaluation.metrics import Logits, rank_classes, softmax
 from finevote.evaluation.predict import evaluation_mode, predict
 from finevote.run_folder import RunFolder
-from finevote.types import Answer, DataSource, Predictions, Ranked
+from finevote.types import Answer, DataSource, ModelOutput, Predictions, Ranked
 
 ImageLike = Image.Image | Path | str | NDArray[np.uint8]
 _NUM_NAMED = 3  # photographs in the name of an answer for several
@@ -50,30 +50,39 @@ class Predictor:
     Args:
         bundle: as `load_bundle` gives it.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU where there is one.
+        views: of each photograph that answers are averaged over: "plain", "flip", "five-crop" or "ten-crop".
 
     Raises:
-        ArgumentError: there is no such device.
+        ArgumentError: there is no such device, or there are no such views.
     """
 
-    def __init__(self, bundle: Bundle, *, device: torch.device | str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, *, device: torch.device | str = "cpu", views: str = PLAIN) -> None:
         self.bundle = bundle
         self.class_names = bundle.class_names
         self.preprocessing = bundle.preprocessing
         self.device = _find_device(device)
         self.model = bundle.model.to(self.device).eval()
-        self._transform = eval_transform(bundle.preprocessing)
+        self.views = views
+        self._cuts = view_cuts(bundle.preprocessing, views=views)
 
     @classmethod
-    def load(cls, path: Path | str, device: torch.device | str = "cpu", *, keep_rate: float | None = None) -> Self:
+    def load(
+        cls,
+        path: Path | str,
+        device: torch.device | str = "cpu",
+        *,
+        keep_rate: float | None = None,
+        views: str = PLAIN,
+    ) -> Self:
         """Load from a bundle folder, or from a run folder that has one.
 
         `keep_rate` is the share of patches that each reducing layer keeps (docs/method.md, 10); None for the bundle's.
 
         Raises:
-            ArgumentError: there is no such device, or the model cannot keep patches at that rate.
+            ArgumentError: there is no such device, the model cannot keep patches at that rate, or no such views.
             BundleError: there is no bundle, or it is not as it was written.
         """
-        predictor = cls(load_bundle(find_bundle(Path(path))), device=device)
+        predictor = cls(load_bundle(find_bundle(Path(path))), device=device, views=views)
         if keep_rate is not None:
             predictor.model.set_keep_rate(keep_rate)
         return predictor
@@ -180,9 +189,14 @@ class Predictor:
         *,
         batch_size: int = 32,
         num_workers: int = 0,
+        views: str = PLAIN,
         advance: Callable[[int], None] | None = None,
     ) -> Predictions:
-        """Return the predictions of a split, in the order of its records."""
+        """Return the predictions of a split, in the order of its records: of the plain view, and what others add to it.
+
+        Raises:
+            ArgumentError: there are no such views.
+        """
         records = source.splits[split]
         loader = build_eval_loader(
             records,
@@ -190,8 +204,10 @@ class Predictor:
             preprocessing=self.preprocessing,
             batch_size=batch_size,
             num_workers=num_workers,
+            transform=None if views == PLAIN else as_resized,
         )
-        return predict(self.model, loader, records=records, device=self.device, advance=advance)
+        cuts = None if views == PLAIN else view_cuts(self.preprocessing, views=views)
+        return predict(self.model, loader, records=records, device=self.device, advance=advance, views=cuts)
 
     def _read_files(
         self,
@@ -207,7 +223,7 @@ class Predictor:
             try:
                 return self._prepare(partial(read_image, path))
             except DataError as error:
-                reason = _folder_problem(path) if stat.S_ISDIR(_mode(path)) else str(error)
+                reason = folder_problem(path) or str(error)
                 return reason.removeprefix(f"cannot read the image {path}: ")
 
         with ThreadPoolExecutor() as pool:
@@ -221,21 +237,28 @@ class Predictor:
                     advance(len(batch))
 
     def _prepare(self, read: Callable[[], Image.Image]) -> Tensor:
-        """Return the RGB image that `read` gives as the model takes it, (3, H, W) float32."""
-        return self._transform(read_resized(read, self.preprocessing))
+        """Return the RGB image that `read` gives, resized, (3, h, w) uint8."""
+        return read_resized(read, self.preprocessing)
 
     def _forward(self, tensors: Sequence[Tensor]) -> _Outputs:
-        """Return logits (B, C) and embeddings (B, D)."""
-        images = torch.stack(list(tensors)).to(self.device)  # (B, 3, H, W)
+        """Return logits (B, C) and embeddings (B, D), averaged over the views."""
+        images = torch.stack(list(tensors)).to(self.device)  # (B, 3, h, w) uint8
         with evaluation_mode(self.model), torch.inference_mode():
-            output = self.model(images)
-        return output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()
+            outputs: list[ModelOutput] = [self.model(cut(images)) for cut in self._cuts.values()]
+        logits = torch.stack([output.logits for output in outputs], dim=1).float().cpu().numpy()  # (B, V, C)
+        embeddings = torch.stack([output.embedding for output in outputs], dim=1).float().cpu().numpy()  # (B, V, D)
+        return joint_logits(logits), embeddings.mean(axis=1)
 
     def _check(self, top: int, sets: SetRule | None, rule: AnswerRule | None) -> _Ask:
         """Return what is asked for, with the thresholds of the rule."""
         _check_top(top)
         if sets is None and rule is None:
             return _Ask(top)
+        if self.views != PLAIN:
+            raise ArgumentError(
+                f"what is promised was calibrated on the plain view, and does not hold for views={self.views!r}: "
+                "leave out either (--views)"
+            )
         calibration = self.bundle.calibration
         if calibration is None:
             raise ArgumentError(
@@ -301,46 +324,6 @@ def find_bundle(path: Path) -> Path:
         raise BundleError(f"the run {path} has no bundle yet: finish it with `finevote fit --resume {path}`")
     problem = "holds neither a bundle nor a run" if path.exists() else "is not there"
     raise BundleError(f"{path} {problem}: give a bundle folder, or a run folder that `finevote fit` has finished")
-
-
-def list_images(paths: Sequence[Path | str]) -> list[Path]:
-    """Return the files as they are and the visible images at any depth of the folders, by name; each path once.
-
-    What is in a hidden folder is hidden too. A folder without images, or that cannot be looked into, is returned
-    itself, so that whoever reads the list reports it.
-    """
-    return list(dict.fromkeys(found for path in map(Path, paths) for found in _images_in(path) or [path]))
-
-
-def _images_in(path: Path) -> list[Path]:
-    """Return the visible images at any depth of a folder, and the folders that cannot be looked into; by name."""
-    found: list[Path] = []
-    closed: list[OSError] = []
-    for folder, subfolders, names in os.walk(path, onerror=closed.append):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        files = [Path(folder, name) for name in names if not name.startswith(".")]
-        found += [
-            file
-            for file in files
-            if file.suffix.lower() in IMAGE_SUFFIXES and stat.S_IFMT(_mode(file)) in {stat.S_IFREG, 0}
-        ]
-    return sorted([*found, *(Path(error.filename) for error in closed)])
-
-
-def _mode(path: Path) -> int:
-    """Return what kind of file it is, with its permissions; 0 if it cannot be looked at."""
-    try:
-        return path.stat().st_mode
-    except OSError:
-        return 0
-
-
-def _folder_problem(path: Path) -> str:
-    try:
-        os.scandir(path).close()
-    except OSError as error:
-        return f"cannot look into this folder: {error.strerror}"
-    return "no images in this folder"
 
 
 def _open(image: ImageLike) -> Image.Image:

@@ -33,7 +33,8 @@ times = [time.perf_counter()]
 from pathlib import Path
 import finevote.cli
 from finevote.files import atomic_write
-from finevote.predictor import Predictor, list_images
+from finevote.data.listing import list_images
+from finevote.predictor import Predictor
 from finevote.progress import Meter
 times.append(time.perf_counter())
 predictor = Predictor.load(sys.argv[1], device="auto")

@@ -55,7 +55,12 @@ def resize_image(image: Image.Image, resize: tuple[int, int], interpolation: str
 def eval_transform(preprocessing: Preprocessing) -> Transform:
     """Return uint8 (3, h, w) -> float32 (3, H, W): centre crop and normalise."""
     _check_sizes(preprocessing)
-    return _chain([v2.CenterCrop(preprocessing.image_size), _to_float(), _normalize(preprocessing)])
+    return _chain([v2.CenterCrop(preprocessing.image_size), to_model_scale(preprocessing)])
+
+
+def to_model_scale(preprocessing: Preprocessing) -> nn.Module:
+    """Return uint8 (..., 3, H, W) -> float32 (..., 3, H, W): into [0, 1], then normalised."""
+    return nn.Sequential(_to_float(), _normalize(preprocessing))
 
 
 def train_transform(

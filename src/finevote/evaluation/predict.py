@@ -1,8 +1,9 @@
 """Run a model over a loader and keep what it says as arrays."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,19 +23,27 @@ def predict(
     autocast: AbstractContextManager[object] | None = None,
     advance: Callable[[int], None] | None = None,
     on_output: Callable[[Batch, ModelOutput], None] | None = None,
+    views: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
 ) -> Predictions:
     """Return the predictions of every image that the loader yields, one row an image, in the loader's order.
 
     The model runs in evaluation mode and is put back as it was. `records` are those that the batches' indices number;
     of several processes each gets its own rows, which `merge` puts together. `advance` is called with the number of
-    images just done, `on_output` with each batch and the model's output for it.
+    images just done, `on_output` with each batch and the model's output for it. With `views` the model sees of the
+    loader's images what these make of them by name; the first is the plain one, whose output all arrays are of.
     """
+    plain, *others = (views or {"": _as_it_is}).values()
     parts: list[Predictions] = []
     subjects = _subjects(records)
     with evaluation_mode(model), torch.inference_mode(), autocast or nullcontext():
         for batch in loader:
-            output: ModelOutput = model(batch.images.to(device, non_blocking=True))
-            parts.append(_rows(batch, output, records, subjects))
+            images = batch.images.to(device, non_blocking=True)
+            output: ModelOutput = model(plain(images))
+            rows = _rows(batch, output, records, subjects)
+            if views is not None:
+                logits = torch.stack([output.logits, *(model(view(images)).logits for view in others)], dim=1)
+                rows = replace(rows, view_names=tuple(views), view_logits=_float32(logits))  # (B, V, C)
+            parts.append(rows)
             if on_output is not None:
                 on_output(batch, output)
             if advance is not None:
@@ -61,16 +70,10 @@ def merge(parts: Sequence[tuple[Sequence[int], Predictions]]) -> Predictions:
 
 def take_rows(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
     """Return the given rows, in the given order."""
-    votes, embeddings, groups = predictions.final_votes, predictions.embeddings, predictions.groups
-    return Predictions(
-        image_ids=tuple(predictions.image_ids[row] for row in rows),
-        labels=predictions.labels[rows],
-        logits=predictions.logits[rows],
-        final_votes=None if votes is None else votes[rows],
-        grid=predictions.grid,
-        embeddings=None if embeddings is None else embeddings[rows],
-        groups=None if groups is None else groups[rows],
-    )
+    arrays: dict[str, Any] = {
+        name: value[rows] for name, value in vars(predictions).items() if isinstance(value, np.ndarray)
+    }
+    return replace(predictions, image_ids=tuple(predictions.image_ids[row] for row in rows), **arrays)
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
@@ -86,6 +89,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
         final_votes=_join([part.final_votes for part in filled]),
         embeddings=_join([part.embeddings for part in filled]),
         groups=_join([part.groups for part in filled]),
+        view_logits=_join([part.view_logits for part in filled]),
     )
 
 
@@ -121,6 +125,10 @@ def _rows(batch: Batch, output: ModelOutput, records: Sequence[Record], subjects
         embeddings=_float32(output.embedding),  # (B, D)
         groups=None if subjects is None else subjects[batch.indices.cpu().numpy()],
     )
+
+
+def _as_it_is(images: Tensor) -> Tensor:
+    return images
 
 
 def _float32(values: Tensor) -> NDArray[np.float32]:

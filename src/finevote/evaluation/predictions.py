@@ -16,7 +16,7 @@ from finevote.types import Predictions
 
 FORMAT_VERSION = 1
 _REQUIRED = {"format_version", "image_ids", "labels", "logits", "class_names"}
-_OPTIONAL = {"final_votes", "grid", "embeddings", "groups"}
+_OPTIONAL = {"final_votes", "grid", "embeddings", "groups", "view_names", "view_logits"}
 _NOT_AN_NPZ = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -36,6 +36,9 @@ def save_predictions(path: Path, predictions: Predictions, class_names: Sequence
         arrays["embeddings"] = predictions.embeddings.astype(np.float32)
     if predictions.groups is not None:
         arrays["groups"] = np.array(predictions.groups, dtype=np.str_)
+    if predictions.view_logits is not None:
+        arrays["view_names"] = np.array(predictions.view_names, dtype=np.str_)
+        arrays["view_logits"] = predictions.view_logits.astype(np.float32)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take the names for other options
     atomic_write(path, buffer.getvalue())
@@ -66,6 +69,8 @@ def load_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
         grid=None if grid is None else (int(grid[0]), int(grid[1])),
         embeddings=arrays.get("embeddings"),
         groups=arrays.get("groups"),
+        view_names=tuple(arrays["view_names"].tolist()) if "view_names" in arrays else (),
+        view_logits=arrays.get("view_logits"),
     )
     return predictions, tuple(arrays["class_names"].tolist())
 
@@ -78,19 +83,30 @@ def _find_problem(arrays: dict[str, NDArray[Any]]) -> str | None:
         return f"no {', '.join(sorted(missing))}"
     if unknown := set(arrays) - _REQUIRED - _OPTIONAL:
         return f"unknown {', '.join(sorted(unknown))}"
-    if ("final_votes" in arrays) != ("grid" in arrays):
-        return "final_votes and grid come together or not at all"
+    for first, second in (("final_votes", "grid"), ("view_logits", "view_names")):
+        if (first in arrays) != (second in arrays):
+            return f"{first} and {second} come together or not at all"
+    wrong = [
+        f"{name} is {arrays[name].shape}, not {shape}"
+        for name, shape in _expected_shapes(arrays).items()
+        if arrays[name].shape != shape
+    ]
+    return "; ".join(wrong) or None
+
+
+def _expected_shapes(arrays: dict[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
     num_images, num_classes = len(arrays["image_ids"]), len(arrays["class_names"])
-    expected = {"image_ids": (num_images,), "labels": (num_images,), "logits": (num_images, num_classes)}
+    expected: dict[str, tuple[int, ...]] = {
+        "image_ids": (num_images,),
+        "labels": (num_images,),
+        "logits": (num_images, num_classes),
+    }
     if "grid" in arrays:
         expected["final_votes"] = (num_images, int(arrays["grid"].prod()))
     if "embeddings" in arrays:
         expected["embeddings"] = (num_images, *arrays["embeddings"].shape[1:2])
     if "groups" in arrays:
         expected["groups"] = (num_images,)
-    wrong = [
-        f"{name} is {arrays[name].shape}, not {shape}"
-        for name, shape in expected.items()
-        if arrays[name].shape != shape
-    ]
-    return "; ".join(wrong) or None
+    if "view_names" in arrays:
+        expected["view_logits"] = (num_images, len(arrays["view_names"]), num_classes)
+    return expected

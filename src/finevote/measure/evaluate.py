@@ -10,6 +10,7 @@ from typing import Any
 
 from finevote.bundle import WEIGHTS_NAME, Bundle, load_bundle, read_manifest
 from finevote.data.images import without
+from finevote.data.views import CENTRE, PLAIN, View, view_cuts, views_of
 from finevote.errors import FinevoteError, RunError
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.measurement import Measurement
@@ -44,6 +45,7 @@ def evaluate(
     split: str = "val",
     data: str | Path | None = None,
     keep_rate: float | None = None,
+    views: str = PLAIN,
     saved: bool = False,
     on_report: Callable[[Report], object] | None = None,
 ) -> Report:
@@ -58,11 +60,12 @@ def evaluate(
         split: "val", as it was divided for the run, or "test".
         data: where the data set lies now, if it has moved.
         keep_rate: share of patches that each reducing layer keeps; None for the bundle's own.
+        views: "flip", "five-crop" or "ten-crop" to measure besides what it gains to average these views of each image.
         saved: compute the figures anew from the predictions that are there; no image is opened, no model run.
         on_report: called with the figures before they are written, so that they are not lost if that fails.
 
     Raises:
-        ArgumentError: there is no such split, or the model cannot keep patches at that rate.
+        ArgumentError: there are no such split or views, or the model cannot keep patches at that rate.
         BundleError: the bundle is missing or not as it was written.
         DataError: the data set lacks the split or images of it, or has other classes than the run.
         RunError: `run` is no run, or what is saved is missing, broken, or of another bundle.
@@ -73,12 +76,14 @@ def evaluate(
     if saved:
         bundle = load_bundle(find_bundle(folder.path))
         predictions, measurement = _load_measurement(folder, bundle, split=split, keep_rate=keep_rate)
+        _check_views(predictions, views, run=folder.path, split=split)
         unknown, probes = _load_unknown(folder, split), _load_probes(folder, split)
     else:
         predictor = Predictor.load(folder.path, device="auto", keep_rate=keep_rate)
         bundle = predictor.bundle
+        view_cuts(bundle.preprocessing, views=views)  # raises, before anything is looked at
         held_out = open_unknown(folder, split=split, data=data)
-        predictions, measurement, probes = _measure(folder, predictor, split=split, data=data)
+        predictions, measurement, probes = _measure(folder, predictor, split=split, data=data, views=views)
         unknown = _predict_unknown(predictor, held_out, split=split) if held_out is not None else None
     calibration = _calibration_at(bundle, measurement.keep_rate)
     report = make_report(
@@ -122,7 +127,7 @@ def point(
 
 
 def _measure(
-    folder: RunFolder, predictor: Predictor, *, split: str, data: str | Path | None
+    folder: RunFolder, predictor: Predictor, *, split: str, data: str | Path | None, views: str
 ) -> tuple[Predictions, Measurement, ProbeAnswers | None]:
     """Predict a split, by the model and by the run's probes.
 
@@ -139,11 +144,13 @@ def _measure(
     num_openings = None
     if split == "test":
         num_openings = enter_in_ledger(
-            folder, manifest, protocol=source.protocol, keep_rate=keep_rate, num_images=len(records)
+            folder, manifest, protocol=source.protocol, keep_rate=keep_rate, views=views, num_images=len(records)
         )
     with Meter(f"evaluate {split}", total=len(records)) as meter:
         num_workers = bundle.config.data.num_workers
-        predictions = predictor.predict_records(source, split, num_workers=num_workers, advance=meter.advance)
+        predictions = predictor.predict_records(
+            source, split, num_workers=num_workers, views=views, advance=meter.advance
+        )
     measurement = Measurement(
         run=str(folder.path),
         data=source.name,
@@ -214,6 +221,14 @@ def _load_measurement(
     changes: dict[str, Any] = {"run": str(folder.path), "bundle_sha256": bundle.manifest.sha256}
     changes |= {"num_test_openings": count_openings(folder)} if split == "test" else {}
     return predictions, Measurement(**{**vars(measurement), **changes})
+
+
+def _check_views(predictions: Predictions, views: str, *, run: Path, split: str) -> None:
+    if not {view.name for view in views_of(views)} <= {View(CENTRE).name, *predictions.view_names}:
+        raise RunError(
+            f"nothing is saved of the views {views!r} of the {split} split: measure them: finevote evaluate {run} "
+            f"--split {split} --views {views}"
+        )
 
 
 def _calibration_at(bundle: Bundle, keep_rate: float) -> Calibration | None:

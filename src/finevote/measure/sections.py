@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
+from finevote.evaluation.augmentation import measure_augmentation
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.fusion import measure_fusion
 from finevote.evaluation.probes import ProbeAnswers, compare_probes
@@ -49,6 +50,7 @@ def find_sections(
         "taxonomy": measure_taxonomy(predictions, calibration, taxonomy),
         "unknown": measure_unknowns(predictions, calibration, unknown=unknown, is_across=is_across),
         "fusion": measure_fusion(predictions, temperature=temperature),
+        "augmentation": measure_augmentation(predictions),
     }
     return {name: section for name, section in sections.items() if section is not None}
 

@@ -1,0 +1,109 @@
+"""Test-time augmentation: what it gains to look at several views of each image, and what it costs."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from finevote.data.views import PLAIN, VIEWS
+from finevote.evaluation.fusion import joint_logits
+from finevote.evaluation.intervals import wilson_interval
+from finevote.evaluation.paired import Estimate, holm, mcnemar_exact, paired_bootstrap
+from finevote.types import Predictions
+
+
+class ViewsRow(NamedTuple):
+    """How images fare by one kind of views, at `num_passes` forward passes each, beside the plain view.
+
+    `gained` images does the average alone name right, `lost` ones the plain view alone; `p_value` is of McNemar's exact
+    test, after Holm over the kinds of views.
+    """
+
+    views: str
+    num_passes: int
+    accuracy: Estimate
+    gain: Estimate
+    gained: int
+    lost: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The accuracy of the plain view, and of every kind of views that can be put together of those looked at."""
+
+    plain: Estimate
+    rows: tuple[ViewsRow, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures ready for JSON."""
+        rows = [
+            {**row._asdict(), "accuracy": _plain(row.accuracy), "gain": _plain(row.gain)}  # their units are images
+            for row in self.rows
+        ]
+        return {"plain": _plain(self.plain), "views": rows}
+
+    def table(self) -> Table:
+        """Return accuracy and cost by kind of views, as `rich` prints it."""
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+        table.add_column("test-time augmentation", overflow="fold")
+        for name in ("forward passes", "accuracy", "95% interval", "gain", "95% interval", "p (Holm)"):
+            table.add_column(name, justify="right", overflow="fold")
+        table.add_row(PLAIN, "1", *_accuracy(self.plain), "", "", "")
+        for row in self.rows:
+            _, low, high, _ = row.gain
+            gain = (f"{row.gain.value * 100:+.2f}", f"{low * 100:+.1f} to {high * 100:+.1f} points")
+            table.add_row(row.views, str(row.num_passes), *_accuracy(row.accuracy), *gain, f"{row.p_value:.3g}")
+        return table
+
+    def notes(self) -> list[str]:
+        """Return what the views leave as it is."""
+        plain = (
+            "test-time augmentation: every other figure is of the plain view alone, and the bundle's temperature too"
+        )
+        return [f"{plain}; probabilities of averaged views are not calibrated"]
+
+
+def measure_augmentation(predictions: Predictions) -> Augmentation | None:
+    """Return what averaging views gains on a split; None where only the plain view was looked at."""
+    logits = predictions.view_logits
+    if logits is None:
+        return None
+    place = {name: number for number, name in enumerate(predictions.view_names)}
+    found = {}
+    for kind, views in VIEWS.items():
+        if kind != PLAIN and all(view.name in place for view in views):
+            joint = joint_logits(logits[:, [place[view.name] for view in views]])
+            found[kind] = joint.argmax(axis=1) == predictions.labels
+    plain = predictions.logits.argmax(axis=1) == predictions.labels
+    tests = [mcnemar_exact(plain, right) for right in found.values()]
+    p_values = holm([test.p_value for test in tests])
+    groups = None if predictions.groups is None else predictions.groups.tolist()
+    rows = [
+        ViewsRow(
+            views=kind,
+            num_passes=len(VIEWS[kind]),
+            accuracy=_share(right),
+            gain=paired_bootstrap(plain, right, seed=0, groups=groups),
+            gained=test.only_second,
+            lost=test.only_first,
+            p_value=p_value,
+        )
+        for (kind, right), test, p_value in zip(found.items(), tests, p_values, strict=True)
+    ]
+    return Augmentation(_share(plain), tuple(rows))
+
+
+def _share(is_right: NDArray[np.bool_]) -> Estimate:
+    return Estimate(float(is_right.mean()), *wilson_interval(int(is_right.sum()), len(is_right)), len(is_right))
+
+
+def _accuracy(figure: Estimate) -> tuple[str, str]:
+    return f"{figure.value:.2%}", f"{figure.low * 100:.1f} to {figure.high * 100:.1f}%"
+
+
+def _plain(figure: Estimate) -> dict[str, float]:
+    value, low, high, _ = figure
+    return {"value": value, "low": low, "high": high}
