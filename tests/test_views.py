@@ -1,6 +1,7 @@
 """Test-time augmentation: views of images, averaged, beside the plain view that they never replace."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -178,7 +179,8 @@ def test_what_is_promised_of_the_plain_view_is_refused_for_others(finished, made
 def test_commands_take_views(finished, made, run):
     code, out, _ = run("evaluate", finished, "--views", "five-crop")
     assert code == 0
-    assert "five-crop" in out
+    assert re.search(r"^plain +1 +\d", out, re.MULTILINE)
+    assert re.search(r"^five-crop +5 +\d", out, re.MULTILINE)
     code, out, _ = run("predict", finished, made[1] / "val" / "red" / "0.png", "--views", "flip", "--top", "1")
     assert code == 0
     assert "0.png" in out

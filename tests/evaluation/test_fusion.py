@@ -173,7 +173,7 @@ def test_without_subjects_of_several_photographs_there_is_nothing_to_say():
 def test_the_table_sets_one_photograph_beside_all():
     fusion = measure_fusion(photograph_subjects(shared=0.3))
     text = printed(fusion)
-    assert re.search(rf"one alone +{fusion.single.value:.2%}", text)
+    assert re.search(rf"one photograph alone +{fusion.single.value:.1%}", text)
     for pool in fusion.pools:
         assert f"all together ({pool.method})" in text
         assert f"{pool.gain.value * 100:+.1f}" in text

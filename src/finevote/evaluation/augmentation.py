@@ -48,14 +48,13 @@ class Augmentation:
     def table(self) -> Table:
         """Return accuracy and cost by kind of views, as `rich` prints it."""
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-        table.add_column("test-time augmentation", overflow="fold")
-        for name in ("forward passes", "accuracy", "95% interval", "gain", "95% interval", "p (Holm)"):
+        table.add_column("views (95%)", overflow="fold")
+        for name in ("passes", "accuracy", "gain in points", "p (Holm)"):
             table.add_column(name, justify="right", overflow="fold")
-        table.add_row(PLAIN, "1", *_accuracy(self.plain), "", "", "")
+        table.add_row(PLAIN, "1", _accuracy(self.plain), "", "")
         for row in self.rows:
-            _, low, high, _ = row.gain
-            gain = (f"{row.gain.value * 100:+.2f}", f"{low * 100:+.1f} to {high * 100:+.1f} points")
-            table.add_row(row.views, str(row.num_passes), *_accuracy(row.accuracy), *gain, f"{row.p_value:.3g}")
+            figures = (_accuracy(row.accuracy), _points(row.gain), f"{row.p_value:.3g}")
+            table.add_row(row.views, str(row.num_passes), *figures)
         return table
 
     def notes(self) -> list[str]:
@@ -100,8 +99,12 @@ def _share(is_right: NDArray[np.bool_]) -> Estimate:
     return Estimate(float(is_right.mean()), *wilson_interval(int(is_right.sum()), len(is_right)), len(is_right))
 
 
-def _accuracy(figure: Estimate) -> tuple[str, str]:
-    return f"{figure.value:.2%}", f"{figure.low * 100:.1f} to {figure.high * 100:.1f}%"
+def _accuracy(figure: Estimate) -> str:
+    return f"{figure.value:.1%} ({figure.low * 100:.1f} to {figure.high * 100:.1f}%)"
+
+
+def _points(figure: Estimate) -> str:
+    return f"{figure.value * 100:+.1f} ({figure.low * 100:+.1f} to {figure.high * 100:+.1f})"
 
 
 def _plain(figure: Estimate) -> dict[str, float]:

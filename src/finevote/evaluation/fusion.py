@@ -82,14 +82,12 @@ class Fusion:
     def table(self) -> Table:
         """Return accuracy per subject, one photograph beside all of them, as `rich` prints it."""
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-        table.add_column("photographs of a subject", overflow="fold")
-        for name in ("accuracy", "95% interval", "gain", "95% interval"):
+        table.add_column("of a subject (95%)", overflow="fold")
+        for name in ("accuracy", "gain in points"):
             table.add_column(name, justify="right", overflow="fold")
-        table.add_row("one alone", *_accuracy(self.single), "", "")
+        table.add_row("one photograph alone", _accuracy(self.single), "")
         for pool in self.pools:
-            _, low, high, _ = pool.gain
-            gain = (f"{pool.gain.value * 100:+.1f}", f"{low * 100:+.1f} to {high * 100:+.1f} points")
-            table.add_row(f"all together ({pool.method})", *_accuracy(pool.accuracy), *gain)
+            table.add_row(f"all together ({pool.method})", _accuracy(pool.accuracy), _points(pool.gain))
         return table
 
     def notes(self) -> list[str]:
@@ -153,8 +151,12 @@ def _pool_subjects(
     return np.asarray(np.add.reduceat(values, starts, axis=0) / sizes[:, None])
 
 
-def _accuracy(figure: Estimate) -> tuple[str, str]:
-    return f"{figure.value:.2%}", f"{figure.low * 100:.1f} to {figure.high * 100:.1f}%"
+def _accuracy(figure: Estimate) -> str:
+    return f"{figure.value:.1%} ({figure.low * 100:.1f} to {figure.high * 100:.1f}%)"
+
+
+def _points(figure: Estimate) -> str:
+    return f"{figure.value * 100:+.1f} ({figure.low * 100:+.1f} to {figure.high * 100:+.1f})"
 
 
 def _plain(figure: Estimate) -> dict[str, float]:
