@@ -14,7 +14,9 @@ from finevote.evaluation.answers import AnswerRule
 from finevote.evaluation.predictions import load_predictions
 from finevote.measure.evaluate import evaluate
 from finevote.predictor import Predictor
+from finevote.run_folder import RunFolder
 from finevote.training.fit import fit
+from finevote.training.prepare import load_data
 from finevote.training.validate import some_of_each_class
 from finevote.types import Record
 from tests.tiny import make_config, write_photographs
@@ -40,6 +42,13 @@ def test_a_run_knows_its_classes_and_those_held_out(finished):
     splits = json.loads((finished / "split.json").read_text())
     assert not any("green" in image_id for ids in splits["splits"].values() for image_id in ids)
     assert splits["unknown"] == {"val": ["val/green/0.png", "val/green/1.png", "val/green/2.png"]}
+
+
+def test_a_training_that_goes_on_is_without_them_too(finished):
+    source = load_data(RunFolder(finished))
+    assert source.class_names == ("blue", "red")
+    assert {split: len(records) for split, records in source.splits.items()} == {"train": 12, "val": 6}
+    assert {record.label for record in source.splits["train"]} == {0, 1}
 
 
 @pytest.mark.parametrize(("split", "num_unknown"), [("val", 3), ("test", 4)])

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from finevote.evaluation.calibrator import calibrate
+from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.selective import promise_error, risk_area
 from finevote.evaluation.selective_figures import measure_selective, thin_curve
@@ -47,6 +48,14 @@ def test_areas_are_those_of_the_curve(figures, calibration):
     assert figures.curve[-1] == (1.0, pytest.approx(np.mean(~is_right)))
     for figure in (figures.area, figures.excess, *figures.risk_of_surest):
         assert figure.low < figure.value < figure.high
+
+
+def test_a_surest_half_without_a_mistake_still_has_an_interval():
+    labels = np.zeros(40, np.int64)
+    logits = np.zeros((40, 2), np.float32)
+    logits[:, 0] = np.linspace(-0.2, 5, 40)
+    risk = measure_selective(Predictions(tuple(map(str, range(40))), labels, logits), None).risk_of_surest[0]
+    assert risk == pytest.approx((0, *wilson_interval(0, 20)))
 
 
 def test_promises_are_kept_by_the_threshold_of_validation(figures, calibration):

@@ -10,7 +10,7 @@ def drawn(curves):
 
 def test_every_curve_is_drawn_and_the_best_order_dashed():
     axes = drawn({"species": [(0.5, 0.0), (1.0, 0.25)], "genus": [(0.5, 0.0), (1.0, 0.1)]})
-    assert [line.get_label() for line in axes.lines] == ["species", "genus", "best order"]
+    assert [line.get_label() for line in axes.lines] == ["species", "genus", "species, best order"]
     assert axes.lines[0].get_ydata() == pytest.approx([0.0, 0.25])
     best = dict(zip(*axes.lines[2].get_data(), strict=True))
     assert best[1.0] == pytest.approx(0.25)

@@ -13,7 +13,7 @@ from finevote.evaluation.calibrator import Calibration, judges
 from finevote.evaluation.figure import Figure, number, percent, share_of, with_intervals
 from finevote.evaluation.metrics import Rates, softmax
 from finevote.evaluation.predict import take_rows
-from finevote.evaluation.selective import fewest_images, promise_error, risk_area, risk_curve
+from finevote.evaluation.selective import excess_area, fewest_images, promise_error, risk_area, risk_curve
 from finevote.types import Predictions
 
 MAX_ERRORS = (0.01, 0.02, 0.05)
@@ -119,11 +119,11 @@ def measure_selective(
     probabilities = softmax(logits) if calibration is None else calibration.probabilities(logits)
     confidences, is_right = confidences_of(probabilities, predictions.labels)
     is_known = calibration is not None and calibration.confidences is not None
-    area, excess, *surest = with_intervals(_statistic(confidences, is_right), predictions)
+    area, excess = _areas(confidences, is_right, predictions)
     return Selective(
         area=area,
         excess=excess,
-        risk_of_surest=tuple(surest),
+        risk_of_surest=tuple(_risks_of_surest(confidences, is_right, predictions)),
         curve=thin_curve(risk_curve(confidences, is_right)),
         promises=tuple(_keep(predictions, calibration, is_across=is_across)) if is_known and calibration else (),
         num_calibrating=len(calibration.labels) if calibration is not None else 0,
@@ -138,20 +138,21 @@ def thin_curve(risks: Rates) -> tuple[RiskPoint, ...]:
     return tuple(RiskPoint(float(end / num_images), float(risks[end - 1])) for end in ends)
 
 
-def _statistic(confidences: Rates, is_right: NDArray[np.bool_]) -> Any:
-    ends = [max(round(share * len(is_right)), 1) - 1 for share in SHARES]
+def _areas(confidences: Rates, is_right: NDArray[np.bool_], predictions: Predictions) -> list[Figure]:
+    """Return the area under the curve, and its excess over that of the best order."""
 
     def statistic(rows: NDArray[np.int64]) -> Sequence[float]:
-        right = is_right[rows]
-        risks = risk_curve(confidences[rows], right)
-        area = float(risks.mean())
-        return [
-            area,
-            area - risk_area(right.astype(np.float64), right),
-            *(risks[min(end, len(rows) - 1)] for end in ends),
-        ]
+        sure, right = confidences[rows], is_right[rows]
+        return [risk_area(sure, right), excess_area(sure, right)]
 
-    return statistic
+    return with_intervals(statistic, predictions)
+
+
+def _risks_of_surest(confidences: Rates, is_right: NDArray[np.bool_], predictions: Predictions) -> list[Figure]:
+    """Return the risk among each of `SHARES`, with the interval of an accuracy: mistakes may be none or few."""
+    order = np.argsort(-confidences, kind="stable")
+    parts = [order[: max(round(share * len(order)), 1)] for share in SHARES]
+    return [share_of(~is_right[rows], take_rows(predictions, rows)) for rows in parts]
 
 
 def _keep(predictions: Predictions, calibration: Calibration, *, is_across: bool) -> list[KeptPromise]:

@@ -30,10 +30,18 @@ def risk_coverage_plot(curves: Mapping[str, Sequence[tuple[float, float]]], *, t
     for (name, points), color in zip(curves.items(), style.SERIES, strict=False):
         coverages, risks = zip(*points, strict=True)
         axes.plot(coverages, risks, color=color, linewidth=1.8, label=name)
-    worst = next(iter(curves.values()))[-1][1]
+    (first, points), *others = curves.items()
+    worst = points[-1][1]
     shares = np.linspace(0.005, 1, 200)
     best = np.maximum(shares - (1 - worst), 0) / shares
-    axes.plot(shares, best, color=style.MUTED, linewidth=1.0, linestyle=(0, (4, 3)), label="best order")
+    axes.plot(
+        shares,
+        best,
+        color=style.MUTED,
+        linewidth=1.0,
+        linestyle=(0, (4, 3)),
+        label=f"{first}, best order" if others else "best order",
+    )
     highest = max(risk for points in curves.values() for _, risk in points)
     axes.set(xlim=(0, 1.005), ylim=(0, max(highest * 1.08, 0.01)))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
