@@ -18,7 +18,6 @@ from finevote.config import load_config
 from finevote.data.seeds import combine_seeds
 from finevote.data.transforms import mix_batch
 from finevote.errors import RunError
-from finevote.evaluation.intervals import wilson_interval
 from finevote.explanation.figures import save_figure, training_curves
 from finevote.files import atomic_write
 from finevote.progress import Meter
@@ -36,6 +35,7 @@ from finevote.training.telemetry import (
     CollapseWatch,
     MetricsLog,
     RunningMeans,
+    describe_best,
     describe_epoch,
     describe_losses,
 )
@@ -339,13 +339,7 @@ class Training:
         self._print_best(row)
 
     def _print_best(self, row: Mapping[str, Any]) -> None:
-        found = f"epoch {row['epoch']} of {self.config.training.epochs}"
-        if "val_top1" in row:
-            num_images = row["val_num_images"]
-            low, high = wilson_interval(row["val_top1"] * num_images, num_images)
-            found = (
-                f"best {found}: validation top-1 {row['val_top1']:.1%} (95% Wilson interval {low:.1%} to {high:.1%})"
-            )
+        found = describe_best(row, num_epochs=self.config.training.epochs)
         for line in (f"{found}, in {self.folder.bundle}", self.setting):
             self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finevote.errors import StorageError
+from finevote.evaluation.intervals import wilson_interval
 from finevote.files import atomic_write
 
 COLLAPSE_ADVICE = (
@@ -116,6 +117,15 @@ def describe_losses(figures: Mapping[str, float]) -> str:
     """Return `loss 1.23 (part 1.10, complement 1.30, triplet 0.90)`."""
     terms = [f"{name.removeprefix('loss_')} {value:.3f}" for name, value in figures.items() if name.startswith("loss_")]
     return f"loss {figures['loss']:.3f}" + (f" ({', '.join(terms)})" if len(terms) > 1 else "")
+
+
+def describe_best(row: Mapping[str, Any], *, num_epochs: int) -> str:
+    """Return which epoch is kept, with the interval of its accuracy where it was validated."""
+    found = f"epoch {row['epoch']} of {num_epochs}"
+    if "val_top1" not in row:
+        return found
+    low, high = wilson_interval(row["val_top1"] * row["val_num_images"], row["val_num_images"])
+    return f"best {found}: validation top-1 {row['val_top1']:.1%} (95% Wilson interval {low:.1%} to {high:.1%})"
 
 
 def describe_epoch(row: Mapping[str, Any], *, num_epochs: int, is_best: bool) -> str:
