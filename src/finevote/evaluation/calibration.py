@@ -88,21 +88,22 @@ def reliability_bins(
             in order of confidence, into parts of equal number, give or take one.
         num_bins: how many.
     """
-    order = np.argsort(confidences, kind="stable")
-    if bins == "width":
-        numbers = _width_bins(confidences[order], num_bins)
-        parts = np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
-    else:
-        parts = np.array_split(order, num_bins)
+    numbers = bin_numbers(confidences, bins=bins, num_bins=num_bins)
+    parts = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
     return tuple(
-        ReliabilityBin(len(rows), float(confidences[rows].mean()), float(is_right[rows].mean()))
-        for rows in parts
-        if len(rows)
+        ReliabilityBin(len(rows), float(confidences[rows].mean()), float(is_right[rows].mean())) for rows in parts
     )
 
 
-def _width_bins(confidences: Rates, num_bins: int) -> NDArray[np.int64]:
-    return np.ceil(confidences * num_bins).astype(np.int64).clip(1, num_bins)
+def bin_numbers(confidences: Rates, *, bins: Bins = "width", num_bins: int = NUM_BINS) -> NDArray[np.int64]:
+    """Return the number of each image's bin, (n,), from 0 up; arguments as of `reliability_bins`."""
+    if bins == "width":
+        return np.ceil(confidences * num_bins).astype(np.int64).clip(1, num_bins) - 1
+    parts = min(num_bins, len(confidences))
+    sizes = len(confidences) // parts + (np.arange(parts) < len(confidences) % parts)
+    numbers = np.empty(len(confidences), np.int64)
+    numbers[np.argsort(confidences, kind="stable")] = np.repeat(np.arange(parts), sizes)
+    return numbers
 
 
 def calibration_error(
@@ -113,14 +114,7 @@ def calibration_error(
     Arguments as of `reliability_bins`. With few images it is above 0 even for perfect probabilities.
     """
     gaps = is_right - confidences  # summed in a bin of n_b images: n_b (accuracy - confidence)
-    if bins == "width":
-        sums = np.bincount(_width_bins(confidences, num_bins), weights=gaps)
-    else:
-        parts = min(num_bins, len(gaps))
-        starts = np.concatenate(
-            [[0], np.cumsum([len(gaps) // parts + (i < len(gaps) % parts) for i in range(parts - 1)])]
-        )
-        sums = np.add.reduceat(gaps[np.argsort(confidences, kind="stable")], starts.astype(np.int64))
+    sums = np.bincount(bin_numbers(confidences, bins=bins, num_bins=num_bins), weights=gaps)
     return float(np.abs(sums).sum() / len(gaps))
 
 
