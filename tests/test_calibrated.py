@@ -6,14 +6,17 @@ import shutil
 import numpy as np
 import pytest
 
-from finevote.bundle import load_bundle, record_keep_rate, save_bundle
-from finevote.errors import ArgumentError, BundleError
+from finevote.bundle import load_bundle, read_manifest, record_calibration, record_keep_rate, save_bundle
+from finevote.errors import ArgumentError, BundleError, StorageError
 from finevote.evaluation.calibrator import SetRule, calibrate
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.predictions import load_predictions
 from finevote.measure.evaluate import evaluate
+from finevote.measure.opening import open_split
 from finevote.predictor import Predictor
+from finevote.run_folder import RunFolder
 from finevote.training.fit import fit
+from finevote.tune_speed import tune_speed
 from finevote.types import Predictions
 from tests.tiny import CLASSES, make_config, make_model, write_photographs, write_run
 
@@ -160,3 +163,65 @@ def test_predict_answers_only_where_it_is_sure(finished, run, tmp_path):
     assert out.read_text().splitlines()[1].split(",")[1:3] == ["not sure", "unsure"]
     assert run("predict", finished, photograph(finished), "--max-error", 0.6, "--out", out)[0] == 0
     assert out.read_text().splitlines()[1].split(",")[2] == "class"
+
+
+def test_calibrate_fits_anew_at_the_keep_rate_of_the_bundle(finished, run):
+    weights = (finished / "bundle" / "model.safetensors").read_bytes()
+    record_keep_rate(finished / "bundle", 0.5, details={})
+    before = read_manifest(finished / "bundle").sha256
+    code, out, err = run("calibrate", finished)
+    assert code == 0, err
+    predictor = Predictor.load(finished)  # checks every hash
+    found = predictor.bundle.calibration
+    source = open_split(RunFolder(finished), predictor.bundle, split="val", data=None)
+    expected = calibrate(predictor.predict_records(source, "val"), keep_rate=0.5)
+    assert (found.temperature, found.keep_rate) == (pytest.approx(expected.temperature, rel=1e-3), 0.5)
+    assert {name: scores.tolist() for name, scores in found.scores.items()} == {
+        name: pytest.approx(scores.tolist(), abs=1e-4) for name, scores in expected.scores.items()
+    }
+    assert found.class_means.shape[0] == 3
+    assert read_manifest(finished / "bundle").sha256 != before
+    assert (finished / "bundle" / "model.safetensors").read_bytes() == weights
+    assert f"temperature {found.temperature:.3g} at keep rate 0.5" in out
+    assert f"{calibrate(some_predictions()).temperature:.3g} at keep rate 1" in out
+
+
+def test_after_calibrate_saved_predictions_and_the_ledger_still_count(finished, run):
+    measured = evaluate(finished, split="test")
+    assert run("calibrate", finished)[0] == 0
+    again = evaluate(finished, split="test", saved=True)
+    assert again.top_1 == measured.top_1
+    assert again.num_test_openings == 1
+    assert again.sections["trust"].temperature == load_bundle(finished / "bundle").calibration.temperature
+    assert run("predict", finished, photograph(finished), "--coverage", 0.9)[0] == 0
+
+
+def test_a_bundle_stays_as_it_was_where_a_calibration_cannot_be_written(finished, monkeypatch):
+    content = {path.name: path.read_bytes() for path in (finished / "bundle").iterdir()}
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("finevote.bundle.save_arrays", fail)
+    with pytest.raises(StorageError, match="No space left"):
+        record_calibration(finished / "bundle", calibrate(some_predictions(30)))
+    assert {path.name: path.read_bytes() for path in (finished / "bundle").iterdir()} == content
+    assert [path.name for path in finished.iterdir() if path.name.startswith(".bundle")] == []
+
+
+def test_tune_speed_leaves_a_calibration_at_the_rate_that_it_chose(finished, run, monkeypatch):
+    monkeypatch.setattr("finevote.tune_speed.choose_rate", lambda *_, **__: 0.5)  # whatever the clock says
+    code, _, err = run("tune-speed", finished, "--rates", "1,0.5", "--max-drop", 100)
+    assert code == 0, err
+    predictor = Predictor.load(finished)
+    assert predictor.model.keep_rate == predictor.bundle.calibration.keep_rate == 0.5
+    source = open_split(RunFolder(finished), predictor.bundle, split="val", data=None)
+    expected = calibrate(predictor.predict_records(source, "val")).temperature
+    assert predictor.bundle.calibration.temperature == pytest.approx(expected, rel=1e-3)
+    assert run("predict", finished, photograph(finished), "--coverage", 0.95)[0] == 0
+
+
+def test_tune_speed_that_keeps_the_rate_keeps_the_calibration(finished, monkeypatch):
+    monkeypatch.setattr("finevote.tune_speed.choose_rate", lambda *_, **__: 1.0)
+    tune_speed(finished, rates=[0.5])
+    assert load_bundle(finished / "bundle").calibration.temperature == calibrate(some_predictions()).temperature

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from finevote.bundle import load_bundle
+from finevote.calibrating import some_of_each_class
 from finevote.cli import number_or_names
 from finevote.config import dump_config
 from finevote.errors import DataError
@@ -17,7 +18,6 @@ from finevote.predictor import Predictor
 from finevote.run_folder import RunFolder
 from finevote.training.fit import fit
 from finevote.training.prepare import load_data
-from finevote.training.validate import some_of_each_class
 from finevote.types import Record
 from tests.tiny import make_config, write_photographs
 from tests.training.helpers import changed, tiny_config

@@ -11,6 +11,7 @@ Nothing in it can run code. Loading refuses a file that is missing, unknown, cut
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -129,13 +130,16 @@ def save_bundle(
     return folder
 
 
-def record_keep_rate(folder: Path, keep_rate: float, *, details: Mapping[str, Any]) -> None:
-    """Make a keep rate the bundle's own, with what it was chosen by; bundle.json changes as a whole or not at all.
+def record_keep_rate(
+    folder: Path, keep_rate: float, *, details: Mapping[str, Any], calibration: Calibration | None = None
+) -> None:
+    """Make a keep rate the bundle's own, with what it was chosen by; the bundle changes as a whole or not at all.
 
     Args:
         folder: of the bundle.
         keep_rate: share of patches that each reducing layer keeps.
         details: ready for JSON; kept under "keep_rate" in the bundle's details.
+        calibration: of the model at that keep rate; None leaves the one that is there, which holds at its own alone.
 
     Raises:
         BundleError: as `read_manifest`.
@@ -143,7 +147,19 @@ def record_keep_rate(folder: Path, keep_rate: float, *, details: Mapping[str, An
     content = read_manifest(folder).model_dump(mode="json", exclude={"sha256"})
     content["config"]["model"]["voting"]["keep_rate"] = keep_rate
     content["details"]["keep_rate"] = dict(details)
-    atomic_write(folder / MANIFEST_NAME, _sealed(content))
+    if calibration is None:
+        atomic_write(folder / MANIFEST_NAME, _sealed(content))
+    else:
+        _replace_calibration(folder, content, calibration)
+
+
+def record_calibration(folder: Path, calibration: Calibration) -> None:
+    """Put a calibration in the place of the bundle's; the bundle changes as a whole or not at all.
+
+    Raises:
+        BundleError: as `read_manifest`.
+    """
+    _replace_calibration(folder, read_manifest(folder).model_dump(mode="json", exclude={"sha256"}), calibration)
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -240,6 +256,24 @@ def _find_change(path: Path, entry: FileEntry) -> str | None:
         return None if sha256_of(path) == entry.sha256 else "was changed (its SHA-256 differs)"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+
+
+def _replace_calibration(folder: Path, content: dict[str, Any], calibration: Calibration) -> None:
+    """Write the bundle anew beside itself, its weights linked where the file system can, and exchange the two."""
+    with atomic_folder(folder, replace=True) as temporary:
+        for name in content["files"]:
+            if name != CALIBRATION_NAME:
+                _link_or_copy(folder / name, temporary / name)
+        _save_calibration(temporary / CALIBRATION_NAME, calibration)
+        content["files"][CALIBRATION_NAME] = _describe(temporary / CALIBRATION_NAME).model_dump()
+        (temporary / MANIFEST_NAME).write_text(_sealed(content), encoding="utf-8")
+
+
+def _link_or_copy(path: Path, copy: Path) -> None:
+    try:
+        copy.hardlink_to(path)
+    except OSError:
+        shutil.copy2(path, copy)
 
 
 def _save_calibration(path: Path, calibration: Calibration) -> None:

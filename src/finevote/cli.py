@@ -13,6 +13,7 @@ from typing import Annotated, Never
 import typer
 
 from finevote.cli_bench import bench
+from finevote.cli_calibrate import calibrate
 from finevote.cli_data import data_app
 from finevote.cli_evaluate import evaluate, figure
 from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
@@ -318,6 +319,7 @@ app.command()(figure)
 app.command()(probe)
 app.command()(bench)
 app.command("tune-speed")(tune_speed)
+app.command()(calibrate)
 app.command()(compare)
 app.command()(sweep)
 app.command()(ablate)

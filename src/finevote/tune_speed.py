@@ -21,11 +21,13 @@ from finevote.build import build_eval_loader, build_model
 from finevote.bundle import WEIGHTS_NAME, Bundle, record_keep_rate
 from finevote.config import VotingConfig
 from finevote.errors import ArgumentError
+from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.intervals import mcnemar, wilson_interval
 from finevote.evaluation.predict import evaluation_mode
 from finevote.explanation.figures import save_figure
 from finevote.explanation.speed import Mark, speed_curve
 from finevote.files import atomic_write
+from finevote.measure.calibrate import calibration_of
 from finevote.measure.opening import open_split
 from finevote.model import FineGrainedClassifier
 from finevote.predictor import Predictor
@@ -127,7 +129,8 @@ def tune_speed(
 ) -> SpeedCurve:
     """Measure keep rates on the validation split and make the fastest that loses little the bundle's own.
 
-    Writes `speed.json` and `speed.png` into the run, then the keep rate into its bundle. The test split stays closed.
+    Writes `speed.json` and `speed.png` into the run, then the keep rate into its bundle, and a
+    calibration at it. The test split stays closed.
 
     Args:
         run: a folder that `finevote fit` has finished.
@@ -166,7 +169,7 @@ def tune_speed(
         points=points,
     )
     if not dry_run:
-        _record(folder, curve)
+        _record(folder, curve, _calibration_at(curve.keep_rate, predictor, source))
     return curve
 
 
@@ -276,8 +279,17 @@ def _make_points(
     return tuple(points)
 
 
-def _record(folder: RunFolder, curve: SpeedCurve) -> None:
-    """Write the curve and its picture, then the keep rate into the bundle."""
+def _calibration_at(keep_rate: float, predictor: Predictor, source: DataSource) -> Calibration | None:
+    """Return what validation tells of the model at a keep rate; None where its bundle has that already."""
+    known = predictor.bundle.calibration
+    if known is not None and known.keep_rate == keep_rate:
+        return None
+    predictor.model.set_keep_rate(keep_rate)
+    return calibration_of(predictor, source)
+
+
+def _record(folder: RunFolder, curve: SpeedCurve, calibration: Calibration | None) -> None:
+    """Write the curve and its picture, then the keep rate and the calibration at it into the bundle."""
     atomic_write(folder.speed_json, json.dumps(curve.to_dict(), indent=1, ensure_ascii=False) + "\n")
     marks = [Mark(p.keep_rate, p.plain_time_ratio, p.accuracy, p.low, p.high) for p in curve.points]
     figure = speed_curve(
@@ -298,4 +310,4 @@ def _record(folder: RunFolder, curve: SpeedCurve) -> None:
         "accuracy_at_1": curve.points[0].accuracy,
         "plain_time_ratio": chosen.plain_time_ratio,
     }
-    record_keep_rate(folder.bundle, curve.keep_rate, details=details)
+    record_keep_rate(folder.bundle, curve.keep_rate, details=details, calibration=calibration)

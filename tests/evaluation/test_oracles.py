@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mapie.classification import SplitConformalClassifier
 from mapie.conformity_scores import APSConformityScore, RAPSConformityScore
@@ -51,6 +51,7 @@ def test_mcnemar_is_that_of_statsmodels(rows):
     assert mcnemar_exact(first, second).p_value == pytest.approx(mcnemar_oracle(table, exact=True).pvalue)
 
 
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_holm_is_that_of_statsmodels(p_values):
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
@@ -73,7 +74,7 @@ def test_the_calibration_error_is_that_of_mapie():
 class Table(ClassifierMixin, BaseEstimator):
     """A classifier that scikit-learn and MAPIE can ask: its input are logits, and it answers with these."""
 
-    def fit(self, logits, labels):
+    def fit(self, logits, labels):  # noqa: ARG002
         self.classes_ = np.unique(labels)
         return self
 
@@ -99,7 +100,7 @@ def test_the_temperature_is_that_of_scikit_learn():
 class NeverAtRandom(np.random.RandomState):
     """MAPIE lessens calibration scores of APS and RAPS by a random share of the last class; ours stay whole."""
 
-    def uniform(self, low=0.0, high=1.0, size=None):
+    def uniform(self, low=0.0, high=1.0, size=None):  # noqa: ARG002
         return np.zeros(size)
 
 

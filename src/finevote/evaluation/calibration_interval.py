@@ -11,7 +11,6 @@ from finevote.evaluation.calibration import NUM_BINS, Bins, bin_numbers
 from finevote.evaluation.intervals import Interval
 from finevote.evaluation.metrics import Rates
 
-METHOD = "inverted parametric bootstrap"
 NUM_RESAMPLES = 1000
 _SCALES = np.array([*np.linspace(0, 2, 13), 2.5, 3, 4, 6, 9, 14, 20])  # of the gaps that were found
 _ROUNDING = 1e-12
@@ -38,11 +37,11 @@ def calibration_error_interval(
     """Return which calibration errors agree with the one that is found, T (`calibration_error`).
 
     T is a sum of absolute values and so is above the truth, at perfect probabilities most of all; resampled images
-    show that excess a second time, and no interval of their quantiles covers. Instead a test is inverted: truths are
-    tried that differ from the confidences by the gaps found in the bins, times a scale from 0 up, in the same and in
-    the opposite direction. For each, whether images are right is drawn anew, and the truth is kept if T lies between
-    the outer quantiles of what is then found. The interval goes from the least to the largest error of those kept; it
-    holds 0 where perfect probabilities could well have shown T.
+    show that excess a second time, and no interval of their quantiles covers. Instead a test is inverted. Truths are
+    tried that differ from the confidences by the gaps found in the bins, without what chance adds to their differences,
+    times a scale from 0 up, in the same and in the opposite direction. For each, whether images are right is drawn
+    anew, and the truth is kept if T lies between the outer quantiles of what is then found. The interval goes from the
+    least to the largest error of those kept; it holds 0 where perfect probabilities could well have shown T.
 
     A gap counts n_b / (n_b + 1) of itself in a bin of n_b images, one of the model's own expectation being added, so
     that a bin without a mistake is not taken for one in which there can be none. Groups lessen the number of images
@@ -73,14 +72,16 @@ def calibration_error_interval(
     found = float(weights @ np.abs(gaps))
     num_images = _effective_number(is_right - confidences - gaps[numbers], groups)
 
-    scales = np.concatenate([_SCALES, -_SCALES])[:, None] * gaps * counts / (counts + 1)  # (S, K)
+    scales = np.concatenate([_SCALES, -_SCALES])[:, None] * _direction(gaps, sure, counts)  # (S, K)
     truths = np.clip(sure + scales, 0, 1)
     errors = np.abs(truths - sure) @ weights
     generator = np.random.default_rng(seed)
     if bins == "width":
         drawn = generator.multinomial(num_images, weights, (len(truths), num_resamples))
     else:
-        drawn = np.broadcast_to(np.maximum(np.round(num_images * weights), 1).astype(np.int64), (len(truths), num_resamples, len(weights)))
+        drawn = np.broadcast_to(
+            np.maximum(np.round(num_images * weights), 1).astype(np.int64), (len(truths), num_resamples, len(weights))
+        )
     right = generator.binomial(drawn, truths[:, None, :])
     shown = np.abs(right - drawn * sure).sum(axis=2) / drawn.sum(axis=2)  # (S, resamples)
     tail = (1 - confidence) / 2
@@ -89,6 +90,22 @@ def calibration_error_interval(
     ends = [_kept(errors[half], lows[half], highs[half], found) for half in halves]
     interval = Interval(min(low for low, _ in ends), max(high for _, high in ends))
     return ErrorEstimate(interval, float(shown[0].mean()))
+
+
+def _direction(gaps: Rates, sure: Rates, counts: NDArray[np.int64]) -> Rates:
+    """Return gaps (K,) without what chance adds to their differences, scaled to the same mean absolute value.
+
+    Each is drawn to their mean by its sampling variance beside the variance between bins (DerSimonian and Laird 1986).
+    """
+    smooth = gaps * counts / (counts + 1)
+    mean = float(smooth @ counts / counts.sum())
+    rates = (sure * counts + 0.5) / (counts + 1)
+    precisions = counts / (rates * (1 - rates))
+    excess = float(precisions @ (gaps - mean) ** 2) - (len(gaps) - 1)
+    between = max(excess, 0.0) / float(precisions.sum() - (precisions**2).sum() / precisions.sum() + 1e-300)
+    drawn = mean + (smooth - mean) * between / (between + 1 / precisions)
+    size = float(np.abs(drawn) @ counts)
+    return np.asarray(drawn * float(np.abs(smooth) @ counts) / size if size > 0 else smooth)
 
 
 def _kept(errors: Rates, lows: Rates, highs: Rates, found: float) -> Interval:
@@ -108,14 +125,12 @@ def _between(errors: Rates, shown: Rates, left: int, found: float) -> float:
     return float(np.interp(found, shown[left : left + 2], errors[left : left + 2]))
 
 
-def _effective_number(
-    residuals: Rates, groups: Sequence[Hashable] | NDArray[np.str_] | None
-) -> int:
+def _effective_number(residuals: Rates, groups: Sequence[Hashable] | NDArray[np.str_] | None) -> int:
     """Return how many images by themselves vary as much as these do by groups; at most their number."""
     if groups is None or not residuals.any():
         return len(residuals) if groups is None else len(set(groups))
     _, members = np.unique(np.asarray(groups, np.str_), return_inverse=True)
-    num_groups = members.max() + 1
+    num_groups = int(members.max()) + 1
     together = float((np.bincount(members, weights=residuals) ** 2).sum()) * num_groups / max(num_groups - 1, 1)
-    design_effect = max(together / float((residuals**2).sum()), 1.0)
+    design_effect: float = max(together / float((residuals**2).sum()), 1.0)
     return max(round(len(residuals) / design_effect), 1)

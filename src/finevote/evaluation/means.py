@@ -9,7 +9,6 @@ from scipy import stats
 from finevote.errors import ArgumentError
 from finevote.evaluation.intervals import Interval, wilson_interval
 
-METHOD = "Student's t, corrected for skewness"
 _LEAST_SKEWNESS = 1e-6  # below it the correction is 0 to double precision, and a quotient of two of those
 
 

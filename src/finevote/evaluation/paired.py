@@ -5,13 +5,14 @@ positive where the second is better.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from finevote.errors import ArgumentError
+from finevote.evaluation.bootstrap import expanded_tail
 from finevote.evaluation.intervals import mcnemar, wilson_interval
 
 NUM_DRAWS = 10_000
@@ -256,7 +257,7 @@ def _estimate(
     counts = np.append(counts, [0.5, 0.5])
     sums = [draw @ patterns.T for draw in _draw_counts(counts, num_draws, np.random.default_rng(seed))]
     means = np.concatenate([sum_[:, 0] / sum_[:, 1] for sum_ in sums])
-    tail = _expanded_tail(num_units, confidence)
+    tail = expanded_tail(num_units, confidence)
     low, high = np.quantile(means, [tail, 1 - tail])
     return Estimate(value, min(float(low), value), max(float(high), value), num_units)
 
@@ -294,11 +295,3 @@ def _degrees_of_freedom(sets: Sequence[Values], signs: Sequence[float], *, num_u
 def _seed_sd(sets: Sequence[Values]) -> float | None:
     spreads = [float(rows.mean(axis=1).std(ddof=1)) for rows in sets if len(rows) > 1]
     return max(spreads, default=None)
-
-
-def _expanded_tail(num_units: int, confidence: float) -> float:
-    """Return the tail probability whose percentile does what Student's t and n - 1 do for a mean."""
-    if num_units < 2:
-        return 0.0
-    reach: Any = stats.t.ppf(0.5 + confidence / 2, num_units - 1) * np.sqrt(num_units / (num_units - 1))
-    return float(stats.norm.sf(reach))

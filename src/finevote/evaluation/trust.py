@@ -9,6 +9,7 @@ from rich.table import Table
 
 from finevote.evaluation import conformal
 from finevote.evaluation.calibration import (
+    Bins,
     ReliabilityBin,
     apply_temperature,
     brier_scores,
@@ -17,8 +18,10 @@ from finevote.evaluation.calibration import (
     negative_log_likelihoods,
     reliability_bins,
 )
+from finevote.evaluation.calibration_interval import calibration_error_interval
 from finevote.evaluation.calibrator import Calibration, SetRule, judges
-from finevote.evaluation.figure import Figure, number, percent, share_of, with_intervals
+from finevote.evaluation.figure import Figure, number, percent, share_of
+from finevote.evaluation.means import mean_interval
 from finevote.evaluation.metrics import Rates
 from finevote.types import Predictions
 
@@ -34,13 +37,17 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far probabilities may be believed: errors by bins of equal width and equal mass, Brier score, likelihood."""
+    """How far probabilities may be believed: errors by bins of equal width and equal mass, Brier score, likelihood.
+
+    `expected_at_zero` is the error by bins of equal width that perfect probabilities would show on as many images.
+    """
 
     calibration_error: Figure
     calibration_error_mass: Figure
     brier: Figure
     negative_log_likelihood: Figure
     bins: tuple[ReliabilityBin, ...]
+    expected_at_zero: float
 
 
 class SetFigures(NamedTuple):
@@ -95,10 +102,12 @@ class Trust:
 
     def notes(self) -> list[str]:
         """Return what calibrated, and how weak a guarantee its images give."""
+        notes = self._error_notes()
         if self.temperature is None or self.guarantee_low is None or self.guarantee_high is None:
-            return ["not calibrated: the model was fitted without validation images, or by an earlier finevote"]
+            return ["not calibrated: the model was fitted without validation images, or by an earlier finevote", *notes]
         how = "; here each fifth of them is judged by the other four" if self.is_across else ""
-        notes = [f"calibrated on {self.num_images:,} validation images: temperature {self.temperature:.3g}{how}"]
+        told = f"calibrated on {self.num_images:,} validation images: temperature {self.temperature:.3g}{how}"
+        notes = [told, *notes]
         if self.guarantee_high == self.guarantee_low == 1:
             notes.append(
                 f"{self.num_images:,} images are too few for sets of {self.coverage:.0%}: they hold every class"
@@ -109,6 +118,13 @@ class Trust:
                 f"{self.num_images:,} images covers between {self.guarantee_low:.1%} and {self.guarantee_high:.1%}"
             )
         return notes
+
+    def _error_notes(self) -> list[str]:
+        shown = self.after or self.before
+        if shown.calibration_error.value <= shown.calibration_error.high:
+            return []
+        expected = f"{shown.expected_at_zero:.1%} on average"
+        return [f"few images show a calibration error where there is none, here {expected}; the interval is without it"]
 
 
 def measure_trust(
@@ -158,20 +174,34 @@ def _reliability(probabilities: Rates, predictions: Predictions, *, temperature:
     scaled = predictions.logits / np.reshape(np.asarray(temperature, np.float64), (-1, 1))
     losses, squares = negative_log_likelihoods(scaled, labels), brier_scores(probabilities, labels)
 
-    def statistic(rows: NDArray[np.int64]) -> list[float]:
-        sure, right = confidences[rows], is_right[rows]
-        errors = [calibration_error(sure, right, bins="width"), calibration_error(sure, right, bins="mass")]
-        return [*errors, float(squares[rows].mean()), float(losses[rows].mean())]
+    error, expected = _error(confidences, is_right, predictions, bins="width")
+    error_mass, _ = _error(confidences, is_right, predictions, bins="mass")
+    return Reliability(
+        error,
+        error_mass,
+        brier=_mean(squares, predictions),
+        negative_log_likelihood=_mean(losses, predictions),
+        bins=reliability_bins(confidences, is_right),
+        expected_at_zero=expected,
+    )
 
-    error, error_mass, brier, likelihood = with_intervals(statistic, predictions)
-    return Reliability(error, error_mass, brier, likelihood, reliability_bins(confidences, is_right))
+
+def _error(
+    confidences: Rates, is_right: NDArray[np.bool_], predictions: Predictions, *, bins: Bins
+) -> tuple[Figure, float]:
+    """Return a calibration error, and what perfect probabilities would show on as many images."""
+    interval, expected = calibration_error_interval(confidences, is_right, bins=bins, groups=predictions.groups)
+    return Figure(calibration_error(confidences, is_right, bins=bins), *interval), expected
+
+
+def _mean(values: NDArray[np.floating[Any]], predictions: Predictions, *, reach: float = 0.0) -> Figure:
+    return Figure(float(values.mean()), *mean_interval(values, groups=predictions.groups, reach=reach))
 
 
 def _set_figures(method: str, held: NDArray[np.bool_], predictions: Predictions) -> SetFigures:
     labels = predictions.labels
-    covered, sizes = held[np.arange(len(labels)), labels], held.sum(axis=1)
-    (size,) = with_intervals(lambda rows: [sizes[rows].mean()], predictions)
-    return SetFigures(method, share_of(covered, predictions), size)
+    covered, sizes = held[np.arange(len(labels)), labels], held.sum(axis=1).astype(np.float64)
+    return SetFigures(method, share_of(covered, predictions), _mean(sizes, predictions, reach=1))
 
 
 def _plain(value: Any) -> Any:

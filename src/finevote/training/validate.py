@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,19 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from finevote.build import build_eval_loader
-from finevote.config import CacheKind, Config
-from finevote.evaluation.calibrator import Calibration, calibrate
+from finevote.calibrating import calibrate_model
+from finevote.config import Config
+from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.metrics import softmax, top_k_accuracy
 from finevote.evaluation.predict import merge, predict
-from finevote.evaluation.unknown import class_means
 from finevote.training.parts import Parts
 from finevote.types import Batch, DataSource, Predictions, Record
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-
-IMAGES_FOR_MEAN = 50
 
 
 def validate(
@@ -47,41 +43,15 @@ def validate(
 
 
 def calibrate_parts(parts: Parts, source: DataSource, config: Config) -> Calibration | None:
-    """Return what validation tells of the evaluated model, in this process alone; None without validation.
-
-    It is predicted as a bundle predicts: every image here, without autocast. The class means are those of training
-    images, which validation images and new ones are equally strange to.
-    """
-    records = source.splits.get("val")
-    if not records:
-        return None
-
-    def predict_all(records: Sequence[Record], cache: CacheKind) -> Predictions:
-        loader = build_eval_loader(
-            records,
-            read=source.read,
-            preprocessing=parts.preprocessing,
-            batch_size=config.training.batch_size,
-            num_workers=config.data.num_workers,
-            cache=cache,
-        )
-        return predict(model, loader, records=records, device=next(model.parameters()).device)
-
-    model, cache = parts.evaluated_model, config.data.cache
-    trained = predict_all(some_of_each_class(source.splits["train"]), "disk" if cache == "disk" else "none")
-    means = None
-    if trained.embeddings is not None:
-        means = class_means(trained.embeddings, trained.labels, num_classes=len(source.class_names))
-    return calibrate(predict_all(records, cache), keep_rate=model.keep_rate, class_means=means)
-
-
-def some_of_each_class(records: Sequence[Record], *, most: int = IMAGES_FOR_MEAN) -> list[Record]:
-    """Return up to `most` images of each class, evenly over those that there are, in their order."""
-    rows: dict[int, list[int]] = defaultdict(list)
-    for row, record in enumerate(records):
-        rows[record.label].append(row)
-    chosen = {of_class[len(of_class) * n // most] for of_class in rows.values() for n in range(most)}
-    return [records[row] for row in sorted(chosen)]
+    """Return what validation tells of the evaluated model, in this process alone; None without validation."""
+    return calibrate_model(
+        parts.evaluated_model,
+        source,
+        preprocessing=parts.preprocessing,
+        batch_size=config.training.batch_size,
+        num_workers=config.data.num_workers,
+        cache=config.data.cache,
+    )
 
 
 def gather_predictions(
