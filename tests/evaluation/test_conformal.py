@@ -41,6 +41,22 @@ def test_coverage_over_1000_calibrations_is_at_least_what_is_asked_for(method):
 
 
 @each_method
+def test_coverage_of_each_class_over_1000_calibrations_is_at_least_what_is_asked_for(method):
+    num_trials, num_classes, coverage = 1000, 3, 0.9
+    probabilities, labels = simulated(121 * num_trials, num_classes=num_classes)
+    probabilities[:, 0] **= 3  # the model is blind for one class
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    scores = true_scores(probabilities, labels, method=method).reshape(num_trials, 121)
+    labels = labels.reshape(num_trials, 121)
+    found = [[] for _ in range(num_classes)]
+    for row, classes in zip(scores, labels, strict=True):
+        thresholds = class_thresholds(row[:-1], classes[:-1], coverage=coverage, num_classes=num_classes)
+        found[classes[-1]].append(row[-1] <= thresholds[classes[-1]])
+    for covered in found:
+        assert np.mean(covered) >= coverage - 3 * (coverage * (1 - coverage) / len(covered)) ** 0.5
+
+
+@each_method
 def test_sets_cover_new_images_within_the_range_of_one_calibration(method):
     threshold = conformal_threshold(true_scores(*simulated(500), method=method), coverage=0.9)
     probabilities, labels = simulated(20_000, seed=1)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from finevote.errors import ArgumentError
 from finevote.evaluation.intervals import macro_interval, wilson_interval
@@ -17,6 +17,18 @@ def test_wilson_agrees_with_scipy(count, confidence):
     got = wilson_interval(num_correct, num_trials, confidence=confidence)
     assert got.low == pytest.approx(expected.low, abs=1e-12)
     assert got.high == pytest.approx(expected.high, abs=1e-12)
+
+
+@pytest.mark.parametrize("num_trials", [50, 500, 5000])
+@pytest.mark.parametrize("rate", [0.5, 0.8, 0.9, 0.95, 0.99])
+def test_wilson_covers_the_truth_93_to_97_times_in_100(rate, num_trials):
+    counts = np.arange(num_trials + 1)
+    held = [low <= rate <= high for low, high in (wilson_interval(count, num_trials) for count in counts)]
+    covered = binom.pmf(counts, num_trials, rate)[held].sum()
+    if (rate, num_trials) == (0.99, 50):  # half a mistake is expected, and none is seen 60 times in 100
+        assert covered == pytest.approx(0.911, abs=0.001)
+    else:
+        assert 0.93 <= covered <= 0.9705
 
 
 def test_wilson_keeps_width_when_every_image_is_right():

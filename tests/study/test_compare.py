@@ -4,15 +4,19 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from finevote.errors import ArgumentError, DataError, RunError
+from finevote.evaluation.paired import mcnemar_exact
 from finevote.evaluation.predictions import load_predictions, save_predictions
 from finevote.measure.evaluate import evaluate
-from finevote.study.compare import compare
+from finevote.study.compare import compare, compare_contestants
+from finevote.study.comparison import verdict
+from finevote.study.contestants import Contestant, Measured
 from finevote.types import Predictions
 from tests.tiny import write_photographs, write_run
 
@@ -218,3 +222,35 @@ def test_data_that_has_moved_can_be_named(copy, tmp_path):
     (two / "data.json").write_text(json.dumps({**saved, "data": "elsewhere"}))
     found, _ = compare([one, two], data=saved["data"], out=tmp_path / "out")
     assert found.duels[0].only_other == 4
+
+
+def contestant(name, right):
+    predictions = Predictions(tuple(map(str, range(len(right)))), np.arange(len(right)) % 4, np.zeros((len(right), 4)))
+    run = Measured(Path(name), {"training.seed": 0}, predictions, tuple("abcd"), "", right)
+    return Contestant(name, (run,))
+
+
+def compared(first, second):
+    (duel,) = compare_contestants(
+        [contestant("one", first), contestant("two", second)], split="val", album="no data"
+    ).duels
+    return verdict(duel)
+
+
+def test_two_identical_models_show_no_difference():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        right = rng.random(200) < rng.random()
+        assert compared(right, right.copy()) == "no difference shown"
+
+
+@pytest.mark.slow
+def test_two_equally_good_models_show_no_difference_in_at_least_95_of_100():
+    rng = np.random.default_rng(0)
+    different = 0
+    for _ in range(4000):
+        ease = rng.beta(4, 1, 300)  # each image is as easy for the one as for the other
+        first, second = rng.random((2, 300)) < ease
+        # Without a p-value below 5% no difference is shown, so that only these comparisons need be made in full.
+        different += mcnemar_exact(first, second).p_value < 0.05 and compared(first, second) != "no difference shown"
+    assert different <= 200

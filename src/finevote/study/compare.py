@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from finevote.errors import ArgumentError, RunError
-from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.paired import class_changes, hierarchical_bootstrap, holm, mcnemar_exact, paired_bootstrap
+from finevote.evaluation.shares import share
 from finevote.explanation.figures import save_figure
 from finevote.explanation.flips import Flip, flip_sheet
 from finevote.files import atomic_write
@@ -93,7 +93,7 @@ def compare_contestants(
     return Comparison(
         split=split,
         num_images=len(ids),
-        num_groups=None if groups is None else _count_units(groups),
+        num_groups=None if groups is None else len(set(_units(groups))),
         standings=tuple(_standing(contestant, groups=groups) for contestant in (*contestants, *summary)),
         duels=tuple(duel._replace(p_adjusted=p_value) for duel, p_value in zip(duels, adjusted, strict=True)),
         settings={str(run.path): run.setting for run in runs},
@@ -102,18 +102,19 @@ def compare_contestants(
     )
 
 
-def _count_units(groups: Sequence[str | None]) -> int:
-    return len({group for group in groups if group is not None}) + sum(group is None for group in groups)
+def _units(groups: Sequence[str | None]) -> list[str]:
+    """Return what each image counts with: its subject, or itself where that is not known."""
+    return [f"image {row}" if group is None else f"group {group}" for row, group in enumerate(groups)]
 
 
 def _standing(contestant: Contestant, *, groups: Sequence[str | None] | None) -> Standing:
     right = contestant.right
     names, seeds = tuple(str(run.path) for run in contestant.runs), tuple(run.seed for run in contestant.runs)
-    if len(right) == 1 and groups is None:
-        interval = wilson_interval(int(right.sum()), right.size, confidence=CONFIDENCE)
-        return Standing(contestant.name, names, seeds, float(right.mean()), None, *interval, "Wilson")
+    if len(right) == 1:
+        one = share(right[0], groups=groups and _units(groups), confidence=CONFIDENCE)
+        return Standing(contestant.name, names, seeds, one.value, None, one.low, one.high, one.method)
     found = hierarchical_bootstrap(right, seed=_SEED, groups=groups, confidence=CONFIDENCE)
-    what = " and ".join(["seeds"] * (len(right) > 1) + ["images" if groups is None else "subjects"])
+    what = f"seeds and {'images' if groups is None else 'subjects'}"
     low, high = max(found.low, 0.0), min(found.high, 1.0)
     return Standing(contestant.name, names, seeds, found.value, found.seed_sd, low, high, f"bootstrap of {what}")
 
