@@ -35,10 +35,10 @@ def test_full_has_every_mechanism(recipe):
 
 
 def test_a_recipe_that_is_none_of_the_variants_stands_beside_them():
-    as_variant = ("model.voting.block_init=pretrained",)
-    assert [row.name for row in variants_of("demo", as_variant)] == [FULL, *LEFT_OUT]  # this is "no merging"
-    assert config_of("demo", "no merging") == flatten(load_config("demo", as_variant).model_dump(mode="json"))
-    assert variants_of("demo")[-1] == (AS_RECIPE, ())
+    assert [row.name for row in variants_of("demo")] == [FULL, *LEFT_OUT]  # the demo is "random-init refinement"
+    assert config_of("demo", "random-init refinement") == flatten(load_config("demo").model_dump(mode="json"))
+    other = ("model.voting.dynamic_selection=off",)
+    assert variants_of("demo", other)[-1] == (AS_RECIPE, other)
 
 
 def test_a_mechanism_that_a_setting_leaves_off_is_switched_on_in_full():
