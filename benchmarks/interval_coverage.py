@@ -217,8 +217,9 @@ def as_markdown(rows: list[Row], command: str) -> str:
     lines = [
         "# How often 95% intervals hold the truth",
         "",
-        f"`{command}`; in percent, for each number of images. Where a kind is not counted exactly, 1,000 trials have a",
-        "standard error of 0.7 points, 250 one of 1.4, 100 one of 2.2. Cases outside 93 to 97% are bold.",
+        f"`{command}`. In percent, for each number of images; bold outside 93 to 97%.",
+        "Where a kind is not counted exactly, 1,000 trials have a standard error of 0.7 points, 250 one of 1.4, and",
+        "100 one of 2.2.",
         "",
         f"| interval | case | {' | '.join(f'{size:,}' for size in SIZES)} | trials |",
         f"|---|---|{'---:|' * (len(SIZES) + 1)}",
