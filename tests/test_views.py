@@ -22,6 +22,7 @@ from finevote.evaluation.calibrator import SetRule
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.predict import take_rows
 from finevote.evaluation.predictions import load_predictions, save_predictions
+from finevote.evaluation.shares import share
 from finevote.measure.evaluate import evaluate
 from finevote.predictor import Predictor
 from finevote.types import Predictions, Preprocessing, Record
@@ -223,3 +224,25 @@ def test_views_are_kept_in_the_file_and_with_their_rows(tmp_path):
 
 def test_without_views_there_is_nothing_to_say():
     assert measure_augmentation(replace(some_predictions(), view_names=(), view_logits=None)) is None
+
+
+def test_accuracy_by_views_draws_whole_groups_like_every_other_accuracy() -> None:
+    labels = np.repeat(np.arange(2), 40)
+    logits = np.eye(2, dtype=np.float32)[np.where(np.arange(80) % 20 < 5, 1 - labels, labels)]
+    views = tuple(view.name for view in VIEWS["flip"])
+    predictions = Predictions(
+        image_ids=tuple(map(str, range(80))),
+        labels=labels,
+        logits=logits,
+        groups=np.repeat(np.arange(16), 5).astype(np.str_),
+        view_names=views,
+        view_logits=np.repeat(logits[:, None], len(views), axis=1),
+    )
+
+    found = measure_augmentation(predictions)
+
+    assert found is not None
+    expected = share(logits.argmax(axis=1) == labels, groups=predictions.groups)[:3]
+    assert tuple(found.plain) == expected
+    assert tuple(found.rows[0].accuracy) == expected
+    assert found.plain.high - found.plain.low > 0.3  # 16 groups tell less than 80 images

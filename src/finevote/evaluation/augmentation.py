@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from finevote.data.views import PLAIN, VIEWS
+from finevote.evaluation.figure import Figure, percent, share_of
 from finevote.evaluation.fusion import joint_logits
-from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.paired import Estimate, holm, mcnemar_exact, paired_bootstrap
 from finevote.types import Predictions
 
@@ -23,7 +21,7 @@ class ViewsRow(NamedTuple):
 
     views: str
     num_passes: int
-    accuracy: Estimate
+    accuracy: Figure
     gain: Estimate
     gained: int
     lost: int
@@ -34,16 +32,13 @@ class ViewsRow(NamedTuple):
 class Augmentation:
     """The accuracy of the plain view, and of every kind of views that can be put together of those looked at."""
 
-    plain: Estimate
+    plain: Figure
     rows: tuple[ViewsRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures ready for JSON."""
-        rows = [
-            {**row._asdict(), "accuracy": _plain(row.accuracy), "gain": _plain(row.gain)}  # their units are images
-            for row in self.rows
-        ]
-        return {"plain": _plain(self.plain), "views": rows}
+        rows = [{**row._asdict(), "accuracy": row.accuracy._asdict(), "gain": _plain(row.gain)} for row in self.rows]
+        return {"plain": self.plain._asdict(), "views": rows}
 
     def table(self) -> Table:
         """Return accuracy and cost by kind of views, as `rich` prints it."""
@@ -51,9 +46,9 @@ class Augmentation:
         table.add_column("views (95%)", overflow="fold")
         for name in ("passes", "accuracy", "gain in points", "p (Holm)"):
             table.add_column(name, justify="right", overflow="fold")
-        table.add_row(PLAIN, "1", _accuracy(self.plain), "", "")
+        table.add_row(PLAIN, "1", percent(self.plain), "", "")
         for row in self.rows:
-            figures = (_accuracy(row.accuracy), _points(row.gain), f"{row.p_value:.3g}")
+            figures = (percent(row.accuracy), _points(row.gain), f"{row.p_value:.3g}")
             table.add_row(row.views, str(row.num_passes), *figures)
         return table
 
@@ -84,7 +79,7 @@ def measure_augmentation(predictions: Predictions) -> Augmentation | None:
         ViewsRow(
             views=kind,
             num_passes=len(VIEWS[kind]),
-            accuracy=_share(right),
+            accuracy=share_of(right, predictions),
             gain=paired_bootstrap(plain, right, seed=0, groups=groups),
             gained=test.only_second,
             lost=test.only_first,
@@ -92,15 +87,7 @@ def measure_augmentation(predictions: Predictions) -> Augmentation | None:
         )
         for (kind, right), test, p_value in zip(found.items(), tests, p_values, strict=True)
     ]
-    return Augmentation(_share(plain), tuple(rows))
-
-
-def _share(is_right: NDArray[np.bool_]) -> Estimate:
-    return Estimate(float(is_right.mean()), *wilson_interval(int(is_right.sum()), len(is_right)), len(is_right))
-
-
-def _accuracy(figure: Estimate) -> str:
-    return f"{figure.value:.1%} ({figure.low * 100:.1f} to {figure.high * 100:.1f}%)"
+    return Augmentation(share_of(plain, predictions), tuple(rows))
 
 
 def _points(figure: Estimate) -> str:
