@@ -50,11 +50,7 @@ def panel_sheet(sections: Sequence[Section], *, title: str, subtitle: str = "") 
     height = _TOP_IN + sum(_section_height(section) for section in filled)
     width = 2 * _MARGIN_IN + _COLUMNS * (_PANEL_IN + _GAP_IN) - _GAP_IN
     figure = style.new_figure(width, height)
-    room = width - 2 * _MARGIN_IN
-    heading = style.fit_text(title, width_in=room, max_lines=1, size=style.TITLE_PT, bold=True)
-    style.add_text(figure, heading, _MARGIN_IN, 0.2, size=style.TITLE_PT, bold=True)
-    note = style.fit_text(subtitle, width_in=room, max_lines=1, size=style.TEXT_PT)
-    style.add_text(figure, note, _MARGIN_IN, 0.48, color=style.MUTED)
+    style.add_heading(figure, title, subtitle, left_in=_MARGIN_IN, width_in=width - 2 * _MARGIN_IN)
     top = _TOP_IN
     for section in filled:
         _draw_section(figure, section, top)

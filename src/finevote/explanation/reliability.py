@@ -22,10 +22,7 @@ def reliability_diagram(
         subtitle: below it.
     """
     figure = style.new_figure(_LEFT_IN + _SIDE_IN + 0.5, _TOP_IN + _SIDE_IN + 0.65)
-    heading = style.fit_text(title, width_in=_SIDE_IN + 0.4, max_lines=1, size=style.TITLE_PT, bold=True)
-    style.add_text(figure, heading, _LEFT_IN, 0.2, size=style.TITLE_PT, bold=True)
-    note = style.fit_text(subtitle, width_in=_SIDE_IN + 0.4, max_lines=2, size=style.TEXT_PT)
-    style.add_text(figure, note, _LEFT_IN, 0.48, color=style.MUTED)
+    style.add_heading(figure, title, subtitle, left_in=_LEFT_IN, width_in=_SIDE_IN + 0.4, max_lines=2)
     axes = style.add_axes(figure, _LEFT_IN, _TOP_IN, _SIDE_IN, _SIDE_IN)
     style.plain_axes(axes)
     axes.plot([0, 1], [0, 1], color=style.MUTED, linewidth=1.0, linestyle=(0, (4, 3)))

@@ -21,10 +21,7 @@ def risk_coverage_plot(curves: Mapping[str, Sequence[tuple[float, float]]], *, t
         subtitle: below it.
     """
     figure = style.new_figure(_LEFT_IN + _WIDTH_IN + 0.4, _TOP_IN + _HEIGHT_IN + 0.65)
-    heading = style.fit_text(title, width_in=_WIDTH_IN + 0.3, max_lines=1, size=style.TITLE_PT, bold=True)
-    style.add_text(figure, heading, _LEFT_IN, 0.2, size=style.TITLE_PT, bold=True)
-    note = style.fit_text(subtitle, width_in=_WIDTH_IN + 0.3, max_lines=2, size=style.TEXT_PT)
-    style.add_text(figure, note, _LEFT_IN, 0.48, color=style.MUTED)
+    style.add_heading(figure, title, subtitle, left_in=_LEFT_IN, width_in=_WIDTH_IN + 0.3, max_lines=2)
     axes = style.add_axes(figure, _LEFT_IN, _TOP_IN, _WIDTH_IN, _HEIGHT_IN)
     style.plain_axes(axes)
     for (name, points), color in zip(curves.items(), style.SERIES, strict=False):

@@ -32,10 +32,7 @@ def speed_curve(marks: Sequence[Mark], *, chosen: float, tolerated: float, title
         subtitle: below it.
     """
     figure = style.new_figure(_LEFT_IN + _WIDTH_IN + 0.4, _TOP_IN + _HEIGHT_IN + 0.65)
-    for text, top, options in ((title, 0.2, {"size": style.TITLE_PT, "bold": True}), (subtitle, 0.48, {})):
-        fitted = style.fit_text(text, width_in=_WIDTH_IN, max_lines=1, **{"size": style.TEXT_PT, **options})  # type: ignore[arg-type]
-        color = style.INK if options else style.MUTED
-        style.add_text(figure, fitted, _LEFT_IN, top, color=color, **options)  # type: ignore[arg-type]
+    style.add_heading(figure, title, subtitle, left_in=_LEFT_IN, width_in=_WIDTH_IN)
     axes = style.add_axes(figure, _LEFT_IN, _TOP_IN, _WIDTH_IN, _HEIGHT_IN)
     style.plain_axes(axes)
     axes.axhline(tolerated, color=style.MUTED, linewidth=1.0, linestyle=(0, (4, 3)))

@@ -72,6 +72,16 @@ def add_text(
     )
 
 
+def add_heading(
+    figure: Figure, title: str, subtitle: str, *, left_in: float, width_in: float, max_lines: int = 1
+) -> None:
+    """Write a title in one line and a quiet subtitle of up to `max_lines` below it, cut to `width_in`."""
+    heading = fit_text(title, width_in=width_in, max_lines=1, size=TITLE_PT, bold=True)
+    add_text(figure, heading, left_in, 0.2, size=TITLE_PT, bold=True)
+    note = fit_text(subtitle, width_in=width_in, max_lines=max_lines, size=TEXT_PT)
+    add_text(figure, note, left_in, 0.48, color=MUTED)
+
+
 def plain_axes(axes: Axes) -> None:
     """Leave a plot with two quiet axes and a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
