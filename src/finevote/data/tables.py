@@ -53,18 +53,30 @@ def _read_rows(path: Path) -> Iterator[Row]:
         yield Row(f"line {reader.line_num}", {}, f"{error}, so the rest cannot be read")
 
 
-def _open_reader(path: Path) -> "csv.DictReader[str]":
+def read_text(path: Path, *, called: str = "") -> str:
+    """Return the text of a UTF-8 file, a byte order mark left out; `called` stands for its path where given.
+
+    Raises:
+        DataError: the file cannot be read, or is not UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text: save it as UTF-8") from None
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+        raise DataError(f"cannot read {called or path}: {error.strerror}") from None
+
+
+def find_delimiter(text: str) -> str:
+    """Return the comma, semicolon or tab that the first line has most of."""
+    return max(_DELIMITERS, key=text.partition("\n")[0].count)
+
+
+def _open_reader(path: Path) -> "csv.DictReader[str]":
+    text = read_text(path)
     if not text.strip():
         raise DataError(f"{path} is empty: give a header line path,label[,split][,group] and a line for each image")
-    header = text.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=find_delimiter(text))
     columns = [column.strip().lower() for column in reader.fieldnames or ()]
     reader.fieldnames = columns
     check_columns(str(path), columns)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finevote.data.items import NUM_LISTED, list_some, plain_name
+from finevote.data.tables import find_delimiter, read_text
 from finevote.errors import DataError, suggest
 from finevote.types import DataSource, Taxonomy
 
@@ -95,14 +96,8 @@ def lineages_from_parents(leaves: Sequence[int], parents: Mapping[int, int]) -> 
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, tuple[str, ...]]]]:
     """Return the levels, and the number and names of every line that is not blank."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"cannot read the taxonomy {path}: {error.strerror}") from None
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    text = read_text(path, called=f"the taxonomy {path}")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=find_delimiter(text))
     rows = [(reader.line_num, tuple(plain_name(cell.strip()) for cell in cells)) for cells in reader if any(cells)]
     levels = list(rows[0][1]) if rows else []
     if len(levels) < 2 or not all(levels) or len(set(levels)) < len(levels):
