@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -5,6 +7,7 @@ from scipy.stats import binomtest
 from finevote.errors import RunError
 from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.probes import ProbeAnswers, ProbeName, compare_probes, load_answers, save_answers
+from finevote.evaluation.shares import share
 from finevote.types import Predictions
 
 NAMES = (ProbeName("kNN", "cls", "CLS", 20), ProbeName("logistic", "cls_patches", "CLS + patches", 1e-3))
@@ -38,6 +41,25 @@ def test_each_probe_has_its_accuracy_interval_and_paired_test():
     first, second = sorted(found.rows, key=lambda row: row.p_value)
     assert first.p_value_holm == pytest.approx(2 * first.p_value)
     assert second.p_value_holm == pytest.approx(max(second.p_value, first.p_value_holm))
+
+
+def test_images_of_one_subject_count_as_one():
+    predictions, answers = make()
+    alike = Predictions(
+        tuple(f"{number}.jpg" for number in range(240)),
+        np.repeat(predictions.labels, 4),
+        np.repeat(predictions.logits, 4, axis=0),
+        groups=np.repeat([f"bird {number}" for number in range(60)], 4),
+    )
+    repeated = replace(answers, image_ids=alike.image_ids, classes=np.repeat(answers.classes, 4, axis=1))
+    found = compare_probes(alike, repeated, was_chosen_here=False)
+    for row, classes in zip(found.rows, repeated.classes, strict=True):
+        is_right = classes == alike.labels
+        assert (row.low, row.high) == share(is_right, groups=alike.groups)[1:3]
+        low, high = wilson_interval(int(is_right.sum()), 240)
+        assert row.high - row.low > 1.5 * (high - low)
+    model_right = alike.logits.argmax(1) == alike.labels
+    assert found.model == share(model_right, groups=alike.groups)[:3]
 
 
 def test_answers_are_matched_by_image_not_by_place():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from finevote.errors import RunError
+from finevote.evaluation.figure import Figure, share_of
 from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.metrics import top_k_correct
 from finevote.evaluation.paired import holm, mcnemar_exact
@@ -52,7 +53,7 @@ class ProbeAnswers:
 
 
 class ProbeRow(NamedTuple):
-    """One probe: accuracy with its Wilson interval, and the images that it or the model alone names right.
+    """One probe: accuracy with its interval, and the images that it or the model alone names right.
 
     `p_value` is of McNemar's exact test that both are equally often right; `p_value_holm` is adjusted for all probes.
     """
@@ -79,7 +80,7 @@ class Probes:
     backbone: str
     num_train: int
     was_chosen_here: bool
-    model: tuple[float, float, float]
+    model: Figure
     names: tuple[ProbeName, ...]
     rows: tuple[ProbeRow, ...]
 
@@ -133,24 +134,20 @@ def compare_probes(predictions: Predictions, answers: ProbeAnswers, *, was_chose
     model_right = top_k_correct(predictions.logits, predictions.labels, k=1)
     tests = [mcnemar_exact(model_right, said == predictions.labels) for said in classes]
     adjusted = holm([test.p_value for test in tests])
-    num_images, found = len(predictions.labels), []
-    for name, said, test, p_value in zip(answers.names, classes, tests, adjusted, strict=True):
-        num_right = int((said == predictions.labels).sum())
-        found.append(
-            ProbeRow(
-                name.classifier,
-                name.features,
-                name.chosen,
-                num_right / num_images,
-                *wilson_interval(num_right, num_images),
-                test.only_second,
-                test.only_first,
-                test.p_value,
-                p_value,
-            )
+    found = [
+        ProbeRow(
+            name.classifier,
+            name.features,
+            name.chosen,
+            *share_of(said == predictions.labels, predictions),
+            test.only_second,
+            test.only_first,
+            test.p_value,
+            p_value,
         )
-    num_right = int(model_right.sum())
-    model = (num_right / num_images, *wilson_interval(num_right, num_images))
+        for name, said, test, p_value in zip(answers.names, classes, tests, adjusted, strict=True)
+    ]
+    model = share_of(model_right, predictions)
     return Probes(answers.backbone, answers.num_train, was_chosen_here, model, answers.names, tuple(found))
 
 
