@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from finevote.data.views import PLAIN, VIEWS
-from finevote.evaluation.figure import Figure, percent, share_of
+from finevote.evaluation.figure import Figure, percent, points, share_of
 from finevote.evaluation.fusion import joint_logits
 from finevote.evaluation.paired import Estimate, holm, mcnemar_exact, paired_bootstrap
 from finevote.types import Predictions
@@ -37,7 +37,10 @@ class Augmentation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures ready for JSON."""
-        rows = [{**row._asdict(), "accuracy": row.accuracy._asdict(), "gain": _plain(row.gain)} for row in self.rows]
+        rows = [
+            {**row._asdict(), "accuracy": row.accuracy._asdict(), "gain": row.gain.figure._asdict()}
+            for row in self.rows
+        ]
         return {"plain": self.plain._asdict(), "views": rows}
 
     def table(self) -> Table:
@@ -48,7 +51,7 @@ class Augmentation:
             table.add_column(name, justify="right", overflow="fold")
         table.add_row(PLAIN, "1", percent(self.plain), "", "")
         for row in self.rows:
-            figures = (percent(row.accuracy), _points(row.gain), f"{row.p_value:.3g}")
+            figures = (percent(row.accuracy), points(row.gain.figure), f"{row.p_value:.3g}")
             table.add_row(row.views, str(row.num_passes), *figures)
         return table
 
@@ -88,12 +91,3 @@ def measure_augmentation(predictions: Predictions) -> Augmentation | None:
         for (kind, right), test, p_value in zip(found.items(), tests, p_values, strict=True)
     ]
     return Augmentation(share_of(plain, predictions), tuple(rows))
-
-
-def _points(figure: Estimate) -> str:
-    return f"{figure.value * 100:+.1f} ({figure.low * 100:+.1f} to {figure.high * 100:+.1f})"
-
-
-def _plain(figure: Estimate) -> dict[str, float]:
-    value, low, high, _ = figure
-    return {"value": value, "low": low, "high": high}

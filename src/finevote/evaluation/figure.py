@@ -37,6 +37,11 @@ def percent(figure: Figure) -> str:
     return f"{figure.value:.1%} ({figure.low * 100:.1f} to {figure.high * 100:.1f}%)"
 
 
+def points(figure: Figure) -> str:
+    """Return a difference in percentage points with its interval."""
+    return f"{figure.value * 100:+.1f} ({figure.low * 100:+.1f} to {figure.high * 100:+.1f})"
+
+
 def number(figure: Figure, *, digits: int) -> str:
     """Return a number with its interval."""
     return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"

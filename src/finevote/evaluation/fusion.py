@@ -9,6 +9,7 @@ from rich.table import Table
 from scipy.special import softmax
 
 from finevote.errors import ArgumentError, suggest
+from finevote.evaluation.figure import Figure, percent, points
 from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.metrics import Logits, Rates
 from finevote.evaluation.paired import Estimate, mean_over_units
@@ -50,7 +51,7 @@ class Pool(NamedTuple):
     """How subjects fare when their photographs are put together by `method`: the share named right, and the gain."""
 
     method: str
-    accuracy: Estimate
+    accuracy: Figure
     gain: Estimate
 
 
@@ -73,9 +74,10 @@ class Fusion:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures ready for JSON."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        values["single"] = _plain(self.single)
+        values["single"] = self.single.figure._asdict()
         values["pools"] = [
-            {"method": pool.method, "accuracy": _plain(pool.accuracy), "gain": _plain(pool.gain)} for pool in self.pools
+            {**pool._asdict(), "accuracy": pool.accuracy._asdict(), "gain": pool.gain.figure._asdict()}
+            for pool in self.pools
         ]
         return values
 
@@ -85,9 +87,9 @@ class Fusion:
         table.add_column("of a subject (95%)", overflow="fold")
         for name in ("accuracy", "gain in points"):
             table.add_column(name, justify="right", overflow="fold")
-        table.add_row("one photograph alone", _accuracy(self.single), "")
+        table.add_row("one photograph alone", percent(self.single.figure), "")
         for pool in self.pools:
-            table.add_row(f"all together ({pool.method})", _accuracy(pool.accuracy), _points(pool.gain))
+            table.add_row(f"all together ({pool.method})", percent(pool.accuracy), points(pool.gain.figure))
         return table
 
     def notes(self) -> list[str]:
@@ -125,7 +127,7 @@ def measure_fusion(predictions: Predictions, *, temperature: float = 1.0) -> Fus
         fused = (pooled.argmax(axis=1) == labels[starts])[counts]
         gain = mean_over_units(fused - single, ends=(-1.0, 1.0), seed=0)
         interval = wilson_interval(int(fused.sum()), len(fused))
-        pools.append(Pool(method, Estimate(float(fused.mean()), *interval, len(fused)), gain))
+        pools.append(Pool(method, Figure(float(fused.mean()), *interval), gain))
     return Fusion(
         num_subjects=int(counts.sum()),
         photographs_per_subject=float(sizes[counts].mean()),
@@ -149,16 +151,3 @@ def _pool_subjects(
     wide = logits.astype(np.float64)
     values = wide if method == "product" else softmax(wide / temperature, axis=1)
     return np.asarray(np.add.reduceat(values, starts, axis=0) / sizes[:, None])
-
-
-def _accuracy(figure: Estimate) -> str:
-    return f"{figure.value:.1%} ({figure.low * 100:.1f} to {figure.high * 100:.1f}%)"
-
-
-def _points(figure: Estimate) -> str:
-    return f"{figure.value * 100:+.1f} ({figure.low * 100:+.1f} to {figure.high * 100:+.1f})"
-
-
-def _plain(figure: Estimate) -> dict[str, float]:
-    value, low, high, _ = figure
-    return {"value": value, "low": low, "high": high}

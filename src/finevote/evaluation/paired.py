@@ -13,6 +13,7 @@ from scipy import stats
 
 from finevote.errors import ArgumentError
 from finevote.evaluation.bootstrap import expanded_tail
+from finevote.evaluation.figure import Figure
 from finevote.evaluation.intervals import mcnemar, wilson_interval
 
 NUM_DRAWS = 10_000
@@ -35,6 +36,11 @@ class Estimate(NamedTuple):
     low: float
     high: float
     num_units: int
+
+    @property
+    def figure(self) -> Figure:
+        """The mean and its interval by themselves."""
+        return Figure(self.value, self.low, self.high)
 
 
 class SeedEstimate(NamedTuple):
