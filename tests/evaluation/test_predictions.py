@@ -93,3 +93,10 @@ def test_an_array_that_is_missing_is_named(tmp_path):
     np.savez(tmp_path / "val.npz", format_version=1, labels=np.zeros(1))
     with pytest.raises(RunError, match="no class_names, image_ids, logits"):
         load_predictions(tmp_path / "val.npz")
+
+
+def test_nobody_is_advised_to_run_what_a_file_holds(tmp_path):
+    (tmp_path / "val.npz").write_bytes(b"junk")
+    with pytest.raises(RunError, match=r"it is no whole \.npz of plain arrays") as caught:
+        load_predictions(tmp_path / "val.npz")
+    assert "pickle" not in str(caught.value)

@@ -44,6 +44,24 @@ def save_predictions(path: Path, predictions: Predictions, class_names: Sequence
     atomic_write(path, buffer.getvalue())
 
 
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the plain arrays of a .npz by name; nothing that is pickled is read.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no .npz, cut, or holds anything else.
+    """
+    content = io.BytesIO(path.read_bytes())
+    if not zipfile.is_zipfile(content):  # numpy's own words would advise to unpickle it
+        raise ValueError("it is no whole .npz of plain arrays")
+    content.seek(0)
+    try:
+        with np.load(content, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except _NOT_AN_NPZ as error:
+        raise ValueError(str(error)) from None
+
+
 def load_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
     """Return the predictions and class names of a file that `save_predictions` wrote.
 
@@ -52,11 +70,10 @@ def load_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
     """
     advice = "write it again with `finevote evaluate RUN`"
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path)
     except FileNotFoundError:
         raise RunError(f"there are no predictions at {path}: {advice}") from None
-    except _NOT_AN_NPZ as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"cannot read the predictions {path} ({error}): {advice}") from None
     if problem := _find_problem(arrays):
         raise RunError(f"the predictions {path} are not whole: {problem}; {advice}")

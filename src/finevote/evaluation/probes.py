@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ from finevote.evaluation.figure import Figure, share_of
 from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.metrics import top_k_correct
 from finevote.evaluation.paired import holm, mcnemar_exact
+from finevote.evaluation.predictions import read_arrays
 from finevote.files import atomic_write
 from finevote.types import Predictions
 
 KNN, LOGISTIC = "kNN", "logistic"
-_NOT_ANSWERS = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)
+_NOT_ANSWERS = (OSError, ValueError, LookupError, TypeError)
 CHOSEN_ON_VALIDATION = (
     "k and the penalty λ of the probes were chosen on the same validation images, which flatters them a little"
 )
@@ -184,14 +184,14 @@ def load_answers(path: Path) -> ProbeAnswers:
         RunError: the file is missing, cut, or not ours.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            described = json.loads(str(file["described"]))
-            return ProbeAnswers(
-                described["backbone"],
-                described["num_train"],
-                tuple(ProbeName(**name) for name in described["names"]),
-                tuple(file["image_ids"].tolist()),
-                file["classes"],
-            )
+        arrays = read_arrays(path)
+        described = json.loads(str(arrays["described"]))
+        return ProbeAnswers(
+            described["backbone"],
+            described["num_train"],
+            tuple(ProbeName(**name) for name in described["names"]),
+            tuple(arrays["image_ids"].tolist()),
+            arrays["classes"],
+        )
     except _NOT_ANSWERS as error:
         raise RunError(f"cannot read the probes' answers {path} ({error}): measure the split again") from None
