@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from finevote.bundle import load_bundle, read_manifest, record_calibration, record_keep_rate, save_bundle
 from finevote.errors import ArgumentError, BundleError, StorageError
-from finevote.evaluation.calibrator import SetRule, calibrate
+from finevote.evaluation.calibrator import Calibration, SetRule, calibrate
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.predictions import load_predictions
 from finevote.measure.evaluate import evaluate
@@ -89,6 +90,16 @@ def test_a_set_holds_the_likeliest_classes_and_grows_with_the_coverage(finished,
     assert all(names == every[: len(names)] for names in answers)
     assert [len(names) for names in answers] == sorted(len(names) for names in answers)
     assert (len(answers[0]), len(answers[-1])) == (1, 3)
+
+
+def test_a_set_for_each_class_is_told_whole_though_it_skips_likelier_classes(finished):
+    predictor = Predictor.load(finished)
+    likeliest, second, rare = (CLASSES.index(name) for name in predictor.predict(photograph(finished)).class_names)
+    labels = np.repeat([likeliest, second, rare], [30, 30, 1])  # of the rare class there are too few for a threshold
+    calibration = Calibration(1.0, labels, {"lac": np.zeros(len(labels))})
+    predictor.bundle = replace(predictor.bundle, calibration=calibration)
+    answer = predictor.predict(photograph(finished), sets=SetRule(0.9, each_class=True))
+    assert answer.class_names == (CLASSES[likeliest], CLASSES[rare])
 
 
 def test_predict_gives_sets_on_the_command_line(finished, run, tmp_path):

@@ -278,9 +278,10 @@ class Predictor:
         logits, embeddings = outputs
         calibration = self.bundle.calibration
         probabilities = softmax(logits) if calibration is None else calibration.probabilities(logits)
-        sizes = np.full(len(logits), ask.top)
+        ranks = rank_classes(logits)
+        is_told = np.broadcast_to(np.arange(ranks.shape[1]) < ask.top, ranks.shape)
         if calibration is not None and ask.sets is not None:
-            sizes = calibration.sets(probabilities, ask.sets).sum(axis=1)  # each holds the likeliest classes
+            is_told = np.take_along_axis(calibration.sets(probabilities, ask.sets), ranks, axis=1)
         answers: Sequence[Answer | None] = [None] * len(logits)
         if calibration is not None and ask.thresholds is not None:
             answers = find_answers(
@@ -291,7 +292,7 @@ class Predictor:
                 class_names=self.class_names,
                 taxonomy=self.bundle.taxonomy,
             )
-        order = [row[:size] for row, size in zip(rank_classes(logits), sizes, strict=True)]
+        order = [row[told] for row, told in zip(ranks, is_told, strict=True)]
         return [
             Ranked(
                 image_id=image_id,
