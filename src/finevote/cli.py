@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Never
+from typing import Annotated, Any, Never
 
 import typer
 
@@ -24,6 +24,7 @@ from finevote.cli_study import ablate, compare, sweep
 from finevote.errors import ArgumentError, FinevoteError, plain_message
 
 DEFAULT_RECIPE = "flowers102_dinov2_s14"
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer's own or click's, depending on its version
 
 app = typer.Typer(
     name="finevote",
@@ -44,7 +45,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of broken EXIF and the like: what cannot be read is an error
     logging.getLogger("finevote").setLevel(logging.DEBUG if debug else logging.INFO)
     try:
-        app(arguments)
+        sys.exit(app(arguments, prog_name="finevote", standalone_mode=False))
+    except _UsageError as error:
+        _stop_usage(error)
     except FinevoteError as error:
         if debug:
             raise
@@ -63,6 +66,15 @@ def main() -> None:
 def _stop(message: str, *, code: int) -> Never:
     typer.echo(f"error: {message}", err=True)
     sys.exit(code)
+
+
+def _stop_usage(error: Any) -> Never:
+    message = error.format_message()
+    if "\n" in message:  # it is the help, which a group of commands without one of them gives
+        typer.echo(message, err=True)
+        sys.exit(2)
+    text = message.replace("Value error, ", "").rstrip(".")
+    _stop(f"{text[:1].lower()}{text[1:]} (see `{error.ctx.command_path} --help`)", code=2)
 
 
 def _print_version(wanted: bool) -> None:
