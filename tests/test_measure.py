@@ -1,17 +1,24 @@
+import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from rich.console import Console
 
+from finevote.bundle import read_manifest
 from finevote.errors import ArgumentError, BundleError, DataError, RunError, StorageError
 from finevote.evaluation.predictions import load_predictions
+from finevote.measure import evaluate as measuring
 from finevote.measure import examples
 from finevote.measure.evaluate import evaluate, point
 from finevote.measure.examples import choose_examples, draw_examples
+from finevote.measure.opening import enter_in_ledger
 from finevote.predictor import Predictor
+from finevote.run_folder import RunFolder
 from finevote.types import Box, Predictions, Preprocessing
 from tests.tiny import make_config, write_bundle, write_photographs, write_run
 from tests.training.helpers import changed
@@ -34,6 +41,12 @@ def run(made, tmp_path):
 def data(made, tmp_path):
     """Return a copy of the data elsewhere."""
     return shutil.copytree(made[1], tmp_path / "moved")
+
+
+def printed(report):
+    console = Console(width=200, file=io.StringIO())
+    console.print(report.table())
+    return console.file.getvalue()
 
 
 def ledger(run):
@@ -77,6 +90,32 @@ def test_each_opening_of_the_test_split_is_entered_and_counted(run):
     sha256 = json.loads((run / "bundle" / "bundle.json").read_text())["sha256"]
     assert [(entry["bundle_sha256"], entry["num_images"]) for entry in ledger(run)] == [(sha256, 12)] * 2
     assert ledger(run)[0]["time"].endswith("+00:00")
+
+
+def test_lines_of_the_ledger_that_cannot_be_read_count_as_openings_and_are_told(run):
+    evaluate(run, split="test")
+    with (run / "test_ledger.jsonl").open("ab") as file:
+        file.write(b"{half a line\n\xff\xfe\n[1]")
+    report = evaluate(run, split="test")
+    assert (report.num_test_openings, report.num_unread_openings) == (5, 3)
+    assert "3 lines of the ledger could not be read and count as openings" in printed(report)
+    assert (run / "test_ledger.jsonl").read_bytes().splitlines()[1:4] == [b"{half a line", b"\xff\xfe", b"[1]"]
+    again = evaluate(run, split="test", saved=True)
+    assert (again.num_test_openings, again.num_unread_openings) == (5, 3)
+
+
+def test_a_ledger_that_can_be_read_needs_no_words(run):
+    report = evaluate(run, split="test")
+    assert report.num_unread_openings == 0
+    assert "could not be read" not in printed(report)
+
+
+def test_openings_of_two_processes_at_once_are_all_entered(run):
+    manifest, folder = read_manifest(run / "bundle"), RunFolder(run)
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda _: enter_in_ledger(folder, manifest).num, range(24)))
+    assert sorted(numbers) == list(range(1, 25))
+    assert len(ledger(run)) == 24
 
 
 def test_the_data_may_have_moved(run, data):
@@ -263,3 +302,31 @@ class TestSaved:
         (run / "evaluation" / "val" / "report.json").write_text('{"run": "one"}')
         with pytest.raises(RunError, match=r"report\.json is not a report of this finevote"):
             evaluate(run, saved=True)
+
+    @pytest.mark.parametrize("name", ["report.json", "predictions.npz", "probes.npz", "unknown.npz"])
+    def test_what_is_broken_is_named_with_the_command_that_makes_it_again(self, run, name):
+        evaluate(run)
+        (run / "evaluation" / "val" / name).write_bytes(b"broken")
+        with pytest.raises(RunError, match=rf"{name} .*: measure it again: finevote evaluate {run} --split val$"):
+            evaluate(run, saved=True)
+        assert evaluate(run).num_images == 9
+
+    def test_a_report_does_not_vouch_for_predictions_at_another_keep_rate(self, run, monkeypatch):
+        evaluate(run)
+        monkeypatch.setattr(measuring, "atomic_write", fail)  # after the predictions, before the report
+        with pytest.raises(StorageError):
+            evaluate(run, keep_rate=0.5)
+        with pytest.raises(RunError, match="nothing is saved of the val split"):
+            evaluate(run, saved=True)
+
+    def test_a_measurement_that_fails_halfway_leaves_the_same_one_of_before(self, run, monkeypatch):
+        before = evaluate(run)
+        monkeypatch.setattr(measuring, "atomic_write", fail)
+        with pytest.raises(StorageError):
+            evaluate(run)
+        monkeypatch.undo()
+        assert evaluate(run, saved=True).to_dict() == before.to_dict()
+
+
+def fail(path, *_):
+    raise StorageError(f"cannot write {path}")

@@ -78,8 +78,11 @@ def test_open_names_what_is_missing(tmp_path):
 def test_read_json_names_a_file_cut_short(tmp_path):
     run = make_run(tmp_path / "one")
     run.data_json.write_text(json.dumps({"data": "synthetic"})[:-4], encoding="utf-8")
-    with pytest.raises(RunError, match=r"cannot read .*data\.json of the run"):
+    with pytest.raises(RunError, match=r"cannot read .*data\.json of the run \(.*\): bring it back as it was"):
         run.read_json(run.data_json)
+    run.data_json.write_text("[]", encoding="utf-8")
+    with pytest.raises(RunError, match=r"of the run \(it holds a list\): make another"):
+        run.read_json(run.data_json, advice="make another")
 
 
 def test_a_second_process_is_refused_with_the_number_of_the_first(tmp_path):

@@ -179,16 +179,20 @@ class RunFolder:
         """One line for each time the test split was opened."""
         return self.path / "test_ledger.jsonl"
 
-    def read_json(self, file: Path) -> Any:
-        """Return what a JSON file of this run holds.
+    def read_json(self, file: Path, *, advice: str = "bring it back as it was, or start a new run") -> dict[str, Any]:
+        """Return what a JSON file of this run holds; `advice` is what to do where that cannot be read.
 
         Raises:
-            RunError: the file is missing or is not JSON.
+            RunError: the file is missing or is not JSON with names and values.
         """
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(file.read_bytes())
+            problem = None if isinstance(values, dict) else f"it holds a {type(values).__name__}"
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {file} of the run: {' '.join(str(error).split())}") from None
+            problem = getattr(error, "strerror", None) or " ".join(str(error).split())
+        if problem is not None:
+            raise RunError(f"cannot read {file} of the run ({problem}): {advice}")
+        return dict(values)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -41,8 +41,12 @@ def test_what_is_saved_is_loaded_again(tmp_path, changes):
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
-    with pytest.raises(RunError, match=r"no predictions at .*val.npz: write it again with `finevote evaluate RUN`"):
+    with pytest.raises(
+        RunError, match=r"no predictions at .*val.npz: measure the split again with `finevote evaluate`"
+    ):
         load_predictions(tmp_path / "val.npz")
+    with pytest.raises(RunError, match=r"no predictions at .*val.npz: do it again$"):
+        load_predictions(tmp_path / "val.npz", advice="do it again")
 
 
 def test_a_file_cut_in_half_is_refused(tmp_path):

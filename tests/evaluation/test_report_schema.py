@@ -1,6 +1,7 @@
 """docs/report.md against what is written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def make():
         skipped={"x": "broken"},
         seen={"0": "7"},
         num_test_openings=2,
+        num_unread_openings=1,
         pointing=PointingFigure(0.4, 0.1, 4.0, 12),
     )
     sections = find_sections(predictions(), calibrate(predictions()), split="test")
@@ -50,3 +52,10 @@ def test_every_key_is_described():
 def test_a_measurement_comes_back_from_the_json_of_its_report():
     measurement, report = make()
     assert Measurement.from_dict(json.loads(json.dumps(report.to_dict()))) == measurement
+
+
+def test_the_report_of_an_earlier_version_comes_back_too():
+    measurement, report = make()
+    values = report.to_dict()
+    del values["num_unread_openings"]
+    assert Measurement.from_dict(values) == replace(measurement, num_unread_openings=0)

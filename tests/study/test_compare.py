@@ -183,6 +183,15 @@ def test_comparing_on_test_is_entered_in_both_ledgers_once(copy, tmp_path):
     )
 
 
+def test_lines_of_a_ledger_that_cannot_be_read_are_told_with_their_run(copy, tmp_path):
+    runs = copy("a"), copy("b", merge=True)
+    (runs[1] / "test_ledger.jsonl").write_text("junk\n")
+    found, _ = compare(runs, split="test", out=tmp_path / "out")
+    assert found.num_test_openings == {str(runs[0]): 1, str(runs[1]): 2}
+    notes = [note for note in found.notes if "ledger" in note]
+    assert notes == [f"{runs[1]}: 1 line of the ledger could not be read and counts as an opening"]
+
+
 def test_without_the_images_there_is_no_picture_and_it_is_said(pair, tmp_path):
     for run in pair:
         saved = json.loads((run / "data.json").read_text())

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from finevote.evaluation.pointing import PointingFigure
 
+_LATER = frozenset({"num_unread_openings"})  # not in the reports of earlier versions
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -26,6 +28,7 @@ class Measurement:
         skipped: images that could not be read, and so do not count, to the reason.
         seen: images whose very file the model was fitted to or chosen on, to that one; None where that is unknown.
         num_test_openings: how often the test split was measured on, this time included; None for another split.
+        num_unread_openings: lines of the ledger that cannot be read, each counted as an opening.
         pointing: share of the final votes in the telling parts; None unless boxes are known and there are votes.
         on_subject: the same in the boxes of whole subjects.
     """
@@ -42,6 +45,7 @@ class Measurement:
     skipped: Mapping[str, str] = field(default_factory=dict)
     seen: Mapping[str, str] | None = None
     num_test_openings: int | None = None
+    num_unread_openings: int = 0
     pointing: PointingFigure | None = None
     on_subject: PointingFigure | None = None
 
@@ -58,6 +62,14 @@ class Measurement:
         Raises:
             KeyError, TypeError: it is no report of this version.
         """
-        found = {one.name: values[one.name] for one in fields(Measurement)}
+        found = {
+            one.name: values[one.name] for one in fields(Measurement) if one.name in values or one.name not in _LATER
+        }
         pointing = {name: found[name] and PointingFigure(**found[name]) for name in ("pointing", "on_subject")}
         return cls(**{**found, "notes": tuple(found["notes"]), **pointing})
+
+
+def describe_unread(number: int) -> str:
+    """Return in words that so many lines of a ledger cannot be read."""
+    lines = "1 line of the ledger" if number == 1 else f"{number:,} lines of the ledger"
+    return f"{lines} could not be read and {'counts as an opening' if number == 1 else 'count as openings'}"

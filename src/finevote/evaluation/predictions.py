@@ -15,6 +15,7 @@ from finevote.files import atomic_write
 from finevote.types import Predictions
 
 FORMAT_VERSION = 1
+MEASURE_AGAIN = "measure the split again with `finevote evaluate`"
 _REQUIRED = {"format_version", "image_ids", "labels", "logits", "class_names"}
 _OPTIONAL = {"final_votes", "grid", "embeddings", "groups", "view_names", "view_logits"}
 _NOT_AN_NPZ = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -62,13 +63,12 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise ValueError(str(error)) from None
 
 
-def load_predictions(path: Path) -> tuple[Predictions, tuple[str, ...]]:
-    """Return the predictions and class names of a file that `save_predictions` wrote.
+def load_predictions(path: Path, *, advice: str = MEASURE_AGAIN) -> tuple[Predictions, tuple[str, ...]]:
+    """Return the predictions and class names of a file that `save_predictions` wrote; `advice` ends an error.
 
     Raises:
         RunError: the file is missing, cut, of another format, or its arrays do not fit together.
     """
-    advice = "write it again with `finevote evaluate RUN`"
     try:
         arrays = read_arrays(path)
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from finevote.evaluation.figure import Figure, share_of
 from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.metrics import top_k_correct
 from finevote.evaluation.paired import holm, mcnemar_exact
-from finevote.evaluation.predictions import read_arrays
+from finevote.evaluation.predictions import MEASURE_AGAIN, read_arrays
 from finevote.files import atomic_write
 from finevote.types import Predictions
 
@@ -128,7 +128,7 @@ def compare_probes(predictions: Predictions, answers: ProbeAnswers, *, was_chose
     if missing:
         raise RunError(
             f"the probes have no answer for {len(missing):,} of {len(predictions.image_ids):,} images, the first is "
-            f"{missing[0]}: measure the split again"
+            f"{missing[0]}: {MEASURE_AGAIN}"
         )
     classes = answers.classes[:, [rows[image_id] for image_id in predictions.image_ids]]
     model_right = top_k_correct(predictions.logits, predictions.labels, k=1)
@@ -177,8 +177,8 @@ def save_answers(path: Path, answers: ProbeAnswers) -> None:
     atomic_write(path, content.getvalue())
 
 
-def load_answers(path: Path) -> ProbeAnswers:
-    """Return what `save_answers` wrote.
+def load_answers(path: Path, *, advice: str = MEASURE_AGAIN) -> ProbeAnswers:
+    """Return what `save_answers` wrote; `advice` ends an error.
 
     Raises:
         RunError: the file is missing, cut, or not ours.
@@ -194,4 +194,4 @@ def load_answers(path: Path) -> ProbeAnswers:
             arrays["classes"],
         )
     except _NOT_ANSWERS as error:
-        raise RunError(f"cannot read the probes' answers {path} ({error}): measure the split again") from None
+        raise RunError(f"cannot read the probes' answers {path} ({error}): {advice}") from None

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from finevote.evaluation.measurement import Measurement
+from finevote.evaluation.measurement import Measurement, describe_unread
 from finevote.evaluation.metrics import confusion_matrix, most_confused_pairs, top_k_correct
 from finevote.evaluation.section import Section
 from finevote.evaluation.shares import Accuracy, macro_share, share
@@ -143,7 +143,8 @@ class Report(Measurement):
             notes.append(f"{len(self.skipped)} images could not be read and do not count: {', '.join(self.skipped)}")
         if self.num_test_openings is not None:
             times = "once" if self.num_test_openings == 1 else f"{self.num_test_openings} times"
-            notes.append(f"test split opened {times}")
+            unread = f"; {describe_unread(self.num_unread_openings)}" if self.num_unread_openings else ""
+            notes.append(f"test split opened {times}{unread}")
         return notes
 
     def _pointing_notes(self) -> list[str]:

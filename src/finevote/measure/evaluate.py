@@ -19,7 +19,7 @@ from finevote.evaluation.predictions import load_predictions, save_predictions
 from finevote.evaluation.probes import ProbeAnswers, load_answers, save_answers
 from finevote.evaluation.report import Report, make_report
 from finevote.explanation.figures import save_figure
-from finevote.files import atomic_write
+from finevote.files import atomic_write, storage_errors
 from finevote.measure.opening import (
     check_split,
     count_openings,
@@ -113,7 +113,15 @@ def predictions_of(
     keep_rate = float(manifest.config["model"]["voting"].get("keep_rate", 1.0))
     if not _is_measured(folder, split, keep_rate=keep_rate, weights_sha256=manifest.files[WEIGHTS_NAME].sha256):
         evaluate(run, split=split, data=data)
-    return load_predictions(folder.evaluation(split).predictions_npz)
+    return load_predictions(folder.evaluation(split).predictions_npz, advice=_measure_again(folder, split))
+
+
+def is_saved(folder: RunFolder, split: str, *, keep_rate: float, weights_sha256: str) -> bool:
+    """Tell whether a measurement of a split is there, can be read, and is of these weights at this keep rate."""
+    try:
+        return _is_measured(folder, split, keep_rate=keep_rate, weights_sha256=weights_sha256)
+    except RunError:
+        return False
 
 
 def point(
@@ -141,9 +149,9 @@ def _measure(
     records = source.splits[split]
     regions = [source.regions(record) for record in records]  # now, so that broken boxes cost no look at test
     keep_rate = predictor.model.keep_rate
-    num_openings = None
+    openings = None
     if split == "test":
-        num_openings = enter_in_ledger(
+        openings = enter_in_ledger(
             folder, manifest, protocol=source.protocol, keep_rate=keep_rate, views=views, num_images=len(records)
         )
     with Meter(f"evaluate {split}", total=len(records)) as meter:
@@ -163,7 +171,8 @@ def _measure(
         notes=source.notes,
         skipped=unreadable,
         seen=find_seen(folder, source, split=split, data=data),
-        num_test_openings=num_openings,
+        num_test_openings=openings and openings.num,
+        num_unread_openings=openings.num_unread if openings else 0,
         pointing=point(predictions, [found.parts for found in regions], predictor.preprocessing),
         on_subject=point(predictions, [_subject(found) for found in regions], predictor.preprocessing),
     )
@@ -191,12 +200,12 @@ def _predict_unknown(predictor: Predictor, source: DataSource, *, split: str) ->
 
 def _load_unknown(folder: RunFolder, split: str) -> Predictions | None:
     path = folder.evaluation(split).unknown_npz
-    return load_predictions(path)[0] if path.is_file() else None
+    return load_predictions(path, advice=_measure_again(folder, split))[0] if path.is_file() else None
 
 
 def _load_probes(folder: RunFolder, split: str) -> ProbeAnswers | None:
     path = folder.evaluation(split).probes_npz
-    return load_answers(path) if path.is_file() else None
+    return load_answers(path, advice=_measure_again(folder, split)) if path.is_file() else None
 
 
 def _load_measurement(
@@ -204,11 +213,11 @@ def _load_measurement(
 ) -> tuple[Predictions, Measurement]:
     """Return what was measured before, refused unless it is of the bundle that is there now."""
     files = folder.evaluation(split)
-    advice = f"measure it again: finevote evaluate {folder.path} --split {split}"
+    advice = _measure_again(folder, split)
     if not files.report_json.is_file():
         raise RunError(f"nothing is saved of the {split} split of {folder.path}: {advice}")
     try:
-        measurement = Measurement.from_dict(folder.read_json(files.report_json))
+        measurement = Measurement.from_dict(folder.read_json(files.report_json, advice=advice))
     except (KeyError, TypeError) as error:
         raise RunError(f"{files.report_json} is not a report of this finevote ({error}): {advice}") from None
     wanted = bundle.model.keep_rate if keep_rate is None else keep_rate
@@ -217,9 +226,10 @@ def _load_measurement(
             f"what is saved of the {split} split was predicted by other weights or at keep rate "
             f"{measurement.keep_rate:g}, not {wanted:g}: {advice}"
         )
-    predictions, _ = load_predictions(files.predictions_npz)
+    predictions, _ = load_predictions(files.predictions_npz, advice=advice)
     changes: dict[str, Any] = {"run": str(folder.path), "bundle_sha256": bundle.manifest.sha256}
-    changes |= {"num_test_openings": count_openings(folder)} if split == "test" else {}
+    if split == "test":
+        changes["num_test_openings"], changes["num_unread_openings"] = count_openings(folder)
     return predictions, Measurement(**{**vars(measurement), **changes})
 
 
@@ -252,6 +262,9 @@ def _write(
     """Write the files of a measurement, the report last: it vouches for the others."""
     files = folder.evaluation(report.split)
     class_names = [row.class_name for row in report.per_class]
+    if not is_saved(folder, report.split, keep_rate=report.keep_rate, weights_sha256=report.weights_sha256):
+        with storage_errors(files.report_json):  # stopped halfway, it would vouch for predictions of another model
+            files.report_json.unlink(missing_ok=True)
     save_predictions(files.predictions_npz, predictions, class_names)
     if unknown is not None:
         save_predictions(files.unknown_npz, unknown, class_names)
@@ -270,5 +283,9 @@ def _is_measured(folder: RunFolder, split: str, *, keep_rate: float, weights_sha
     files = folder.evaluation(split)
     if not files.report_json.is_file() or not files.predictions_npz.is_file():
         return False
-    saved = folder.read_json(files.report_json)
+    saved = folder.read_json(files.report_json, advice=_measure_again(folder, split))
     return bool(saved.get("keep_rate") == keep_rate and saved.get("weights_sha256") == weights_sha256)
+
+
+def _measure_again(folder: RunFolder, split: str) -> str:
+    return f"measure it again: finevote evaluate {folder.path} --split {split}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from finevote.bundle import Bundle, Manifest
 from finevote.data.duplicates import same_files
@@ -14,7 +14,7 @@ from finevote.data.images import find_unreadable, without
 from finevote.data.registry import open_source, protocol_for
 from finevote.data.splits import restore_split
 from finevote.errors import ArgumentError, DataError, suggest
-from finevote.files import atomic_write
+from finevote.files import atomic_write, exclusive
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
 from finevote.types import DataSource
@@ -95,17 +95,42 @@ def find_unreadable_images(source: DataSource, split: str) -> dict[str, str]:
         return find_unreadable(source, source.splits[split], advance=meter.advance)
 
 
-def count_openings(folder: RunFolder) -> int:
-    """Return how often the test split was measured on with a run."""
-    path = folder.test_ledger_jsonl
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+class Openings(NamedTuple):
+    """How often the test split was measured on with a run; `num_unread` of these are lines that nobody can read."""
+
+    num: int
+    num_unread: int
 
 
-def enter_in_ledger(folder: RunFolder, manifest: Manifest, **circumstances: Any) -> int:
-    """Note that the test split is about to be measured on; return how often it has been, this time included."""
-    path = folder.test_ledger_jsonl
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+def count_openings(folder: RunFolder) -> Openings:
+    """Return how often the test split was measured on with a run: every line of its ledger counts."""
+    lines = _read_ledger(folder)
+    return Openings(len(lines), sum(not _is_entry(line) for line in lines))
+
+
+def enter_in_ledger(folder: RunFolder, manifest: Manifest, **circumstances: Any) -> Openings:
+    """Note that the test split is about to be measured on; return how often it has been, this time included.
+
+    Lines that cannot be read are kept as they are. Two processes enter one after the other.
+
+    Raises:
+        StorageError: the run cannot be written.
+    """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     entry = {"time": now, "bundle_sha256": manifest.sha256, "finevote": version("finevote"), **circumstances}
-    atomic_write(path, "\n".join([*lines, json.dumps(entry)]) + "\n")
-    return len(lines) + 1
+    with exclusive(folder.path):
+        lines = [*_read_ledger(folder), json.dumps(entry).encode()]
+        atomic_write(folder.test_ledger_jsonl, b"\n".join(lines) + b"\n")
+        return count_openings(folder)
+
+
+def _read_ledger(folder: RunFolder) -> list[bytes]:
+    path = folder.test_ledger_jsonl
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

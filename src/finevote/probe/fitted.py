@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT_VERSION = 1
-_ADVICE = "start the run anew with another --out"
+_ADVICE = "start a new run with `finevote fit` and another --out"
 Labels = NDArray[np.int64]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from finevote.errors import ArgumentError, RunError
+from finevote.evaluation.measurement import describe_unread
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.paired import class_changes, hierarchical_bootstrap, holm, mcnemar_exact, paired_bootstrap
 from finevote.evaluation.shares import share
@@ -87,9 +88,11 @@ def compare_contestants(
     groups = album.groups(ids) if isinstance(album, Album) else None
     duels = [_duel(contestants[0], other, groups=groups) for other in contestants[1:]]
     adjusted = holm([duel.p_value for duel in duels])
+    openings = {str(run.path): run.openings for run in runs} if split == "test" else {}
     notes = [] if isinstance(album, Album) else [f"no pictures, and images drawn one by one, for {album}"]
     if any(len(contestant.runs) == 1 for contestant in contestants) and len(contestants) > 1:
         notes.append("a single seed says nothing of how much another one would change: see `finevote sweep`")
+    notes += [f"{run}: {describe_unread(opened.num_unread)}" for run, opened in openings.items() if opened.num_unread]
     return Comparison(
         split=split,
         num_images=len(ids),
@@ -97,7 +100,7 @@ def compare_contestants(
         standings=tuple(_standing(contestant, groups=groups) for contestant in (*contestants, *summary)),
         duels=tuple(duel._replace(p_adjusted=p_value) for duel, p_value in zip(duels, adjusted, strict=True)),
         settings={str(run.path): run.setting for run in runs},
-        num_test_openings={str(run.path): run.num_test_openings for run in runs} if split == "test" else {},
+        num_test_openings={run: opened.num for run, opened in openings.items()},
         notes=tuple(notes),
     )
 

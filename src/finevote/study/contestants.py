@@ -17,7 +17,7 @@ from finevote.errors import ArgumentError, DataError, RunError
 from finevote.evaluation.metrics import top_k_correct
 from finevote.evaluation.predict import take_rows
 from finevote.measure.evaluate import predictions_of
-from finevote.measure.opening import count_openings, open_split
+from finevote.measure.opening import Openings, count_openings, open_split
 from finevote.run_folder import RunFolder
 from finevote.types import DataSource, Predictions, Preprocessing, Record
 
@@ -44,7 +44,7 @@ class Measured:
         return int(self.settings["training.seed"])
 
     @property
-    def num_test_openings(self) -> int:
+    def openings(self) -> Openings:
         """How often the test split was measured on with this run."""
         return count_openings(RunFolder(self.path))
 
