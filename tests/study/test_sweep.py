@@ -11,7 +11,7 @@ import yaml
 from finevote.errors import ArgumentError, ConfigError, RunError
 from finevote.study import trials
 from finevote.study.sweep import combine, sweep
-from finevote.study.trials import Variant, plan_trials
+from finevote.study.trials import Variant, check_trials, plan_trials
 from tests.training.helpers import make_photographs, tiny_values
 
 
@@ -135,6 +135,39 @@ def test_runs_on_other_data_are_refused(finished, recipe, tmp_path):
 def test_without_validation_the_split_must_be_test(recipe, data, tmp_path):
     with pytest.raises(ArgumentError, match="leaves no validation images: give --split test"):
         sweep(recipe, data / "train", settings=["data.validation_fraction=0"], out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        (["data.validation_seed=1|2"], r"data\.validation_seed must .*; or give --split test"),
+        (["data.validation_seed=null"], r"data\.validation_seed must .*; or give --split test"),
+        (["data.validation_fraction=0.2|0.4"], r"data\.validation_fraction must"),
+        (["data.hold_out_classes=0|1"], r"data\.hold_out_classes must .* be compared$"),
+    ],
+)
+def test_variants_measured_on_different_images_are_refused_before_training(
+    recipe, data, tmp_path, counted, settings, names
+):
+    with pytest.raises(ArgumentError, match=names):
+        sweep(recipe, data / "train", num_seeds=2, settings=settings, out=tmp_path / "out")
+    assert counted == []
+
+
+def test_held_out_images_may_differ_where_others_are_measured_on(recipe, data, tmp_path):
+    planned = plan_trials(recipe, combine(["data.validation_seed=1|2"]), num_seeds=2, root=tmp_path)
+    check_trials(planned, data, split="val")  # it has validation images of its own
+    check_trials(planned, data / "train", split="test")
+
+
+def test_the_seed_is_no_setting_of_a_variant(recipe, tmp_path):
+    with pytest.raises(ArgumentError, match=r"training\.seed cannot be set here: .*\(--seeds\)"):
+        plan_trials(recipe, combine(["training.seed=1|2"]), num_seeds=1, root=tmp_path)
+
+
+def test_one_setting_under_two_names_is_refused(recipe, tmp_path):
+    with pytest.raises(ArgumentError, match=r"'optim\.lr=0\.001' and 'optim\.lr=1e-3' are the same settings"):
+        plan_trials(recipe, combine(["optim.lr=0.001|1e-3"]), num_seeds=1, root=tmp_path)
 
 
 def test_held_out_validation_images_are_the_same_for_every_seed(recipe, data, tmp_path):
