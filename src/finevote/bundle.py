@@ -68,6 +68,11 @@ class Manifest(_Strict):
     sha256: str
     taxonomy: dict[str, Any] | None = None
 
+    @property
+    def keep_rate(self) -> float:
+        """Share of patches that each reducing layer keeps; 1 where the bundle is older than that."""
+        return float(self.config["model"]["voting"].get("keep_rate", 1.0))
+
 
 @dataclass(frozen=True)
 class Bundle:

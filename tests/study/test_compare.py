@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finevote.bundle import record_keep_rate
 from finevote.errors import ArgumentError, DataError, RunError
 from finevote.evaluation.paired import mcnemar_exact
 from finevote.evaluation.predictions import load_predictions, save_predictions
@@ -121,6 +122,20 @@ def test_seeds_alone_are_compared_and_summarised(copy, tmp_path):
     assert [row.seeds for row in found.standings] == [(0,), (1,), (0, 1)]
     assert found.standings[2].sd == pytest.approx(np.std([5 / 9, 8 / 9], ddof=1))
     assert len(found.duels) == 1
+
+
+def test_a_seed_that_comes_twice_is_told(copy, tmp_path):
+    found, _ = compare([copy("a", right=FIRST), copy("b", right=SECOND)], out=tmp_path / "out")
+    assert "a seed comes twice among its runs, so their spread is not that between seeds" in found.notes[-1]
+    found, _ = compare([copy("c", right=FIRST, seed=2), copy("d", right=SECOND, seed=3)], out=tmp_path / "other")
+    assert not any("comes twice" in note for note in found.notes)
+
+
+def test_runs_at_another_keep_rate_are_no_seeds_of_one_recipe(copy, tmp_path):
+    runs = [copy("a", right=FIRST), copy("b", seed=1)]
+    record_keep_rate(runs[1] / "bundle", 0.5, details={})
+    found, _ = compare(runs, out=tmp_path / "out")
+    assert [row.seeds for row in found.standings] == [(0,), (1,)]
 
 
 def test_p_values_are_adjusted_for_the_number_of_comparisons(copy, tmp_path):

@@ -110,8 +110,9 @@ def predictions_of(
     check_split(split)
     folder = RunFolder.open(Path(run))
     manifest = read_manifest(find_bundle(folder.path))
-    keep_rate = float(manifest.config["model"]["voting"].get("keep_rate", 1.0))
-    if not _is_measured(folder, split, keep_rate=keep_rate, weights_sha256=manifest.files[WEIGHTS_NAME].sha256):
+    if not _is_measured(
+        folder, split, keep_rate=manifest.keep_rate, weights_sha256=manifest.files[WEIGHTS_NAME].sha256
+    ):
         evaluate(run, split=split, data=data)
     return load_predictions(folder.evaluation(split).predictions_npz, advice=_measure_again(folder, split))
 

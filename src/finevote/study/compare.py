@@ -93,6 +93,11 @@ def compare_contestants(
     if any(len(contestant.runs) == 1 for contestant in contestants) and len(contestants) > 1:
         notes.append("a single seed says nothing of how much another one would change: see `finevote sweep`")
     notes += [f"{run}: {describe_unread(opened.num_unread)}" for run, opened in openings.items() if opened.num_unread]
+    notes += [
+        f"{contestant.name}: a seed comes twice among its runs, so their spread is not that between seeds"
+        for contestant in (*contestants, *summary)
+        if len({run.seed for run in contestant.runs}) < len(contestant.runs)
+    ]
     return Comparison(
         split=split,
         num_images=len(ids),

@@ -28,7 +28,8 @@ _SEEDS = ("training.seed", "name", "source", "hardware")  # what may differ betw
 class Measured:
     """A run with its predictions on the images of the comparison, in the order that all its runs share.
 
-    `settings` are flat, name to value; `right` (n,) tells which images are named right.
+    `settings` are flat, name to value, with the keep rate of the bundle; `right` (n,) tells which images are named
+    right.
     """
 
     path: Path
@@ -181,9 +182,10 @@ def _refuse_other_images(ids: Sequence[str], other_ids: Sequence[str], *, first:
 
 def _measure(folder: RunFolder, *, split: str, data: str | Path | None) -> Measured:
     predictions, class_names = predictions_of(folder.path, split=split, data=data)
+    settings = flatten(load_config(folder.config_yaml).model_dump(mode="json"))
     return Measured(
         path=folder.path,
-        settings=flatten(load_config(folder.config_yaml).model_dump(mode="json")),
+        settings={**settings, "model.voting.keep_rate": read_manifest(folder.bundle).keep_rate},  # tune-speed sets it
         predictions=predictions,
         class_names=class_names,
         setting=folder.read_json(folder.data_json)["setting"],
