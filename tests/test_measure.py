@@ -11,7 +11,7 @@ from rich.console import Console
 
 from finevote.bundle import read_manifest
 from finevote.errors import ArgumentError, BundleError, DataError, RunError, StorageError
-from finevote.evaluation.predictions import load_predictions
+from finevote.evaluation.predictions import load_predictions, save_predictions
 from finevote.measure import evaluate as measuring
 from finevote.measure import examples
 from finevote.measure.evaluate import evaluate, point
@@ -116,6 +116,15 @@ def test_openings_of_two_processes_at_once_are_all_entered(run):
         numbers = list(pool.map(lambda _: enter_in_ledger(folder, manifest).num, range(24)))
     assert sorted(numbers) == list(range(1, 25))
     assert len(ledger(run)) == 24
+
+
+def test_answers_that_are_no_numbers_are_counted_and_refused(run):
+    evaluate(run, split="val")
+    saved, names = load_predictions(run / "evaluation" / "val" / "predictions.npz")
+    saved.logits[2:4, 1] = np.nan
+    save_predictions(run / "evaluation" / "val" / "predictions.npz", saved, names)
+    with pytest.raises(ArgumentError, match="2 of 9 images have a logit that is not finite: the model diverged"):
+        evaluate(run, split="val", saved=True)
 
 
 def test_the_data_may_have_moved(run, data):

@@ -41,7 +41,7 @@ def top_k_correct(logits: Logits, labels: Labels, *, k: int) -> NDArray[np.bool_
     Raises:
         ArgumentError: shapes disagree, a label or `k` is out of range, or a logit is not finite.
     """
-    _check(logits, labels)
+    check_predictions(logits, labels)
     if not 1 <= k <= logits.shape[1]:
         raise ArgumentError(f"k={k} must lie between 1 and the number of classes, {logits.shape[1]}")
     true_logits = np.take_along_axis(logits, labels[:, None], axis=1)  # (n, 1)
@@ -57,7 +57,7 @@ def top_k_accuracy(logits: Logits, labels: Labels, *, k: int) -> float:
 
 def confusion_matrix(logits: Logits, labels: Labels) -> Counts:
     """Return counts (C, C): rows are true classes, columns the predicted ones; Raises as `top_k_correct` does."""
-    _check(logits, labels)
+    check_predictions(logits, labels)
     counts = np.zeros((logits.shape[1], logits.shape[1]), np.int64)
     np.add.at(counts, (labels, logits.argmax(axis=1)), 1)
     return counts
@@ -84,7 +84,8 @@ def most_confused_pairs(confusion: Counts, *, limit: int) -> list[ConfusedPair]:
     return [ConfusedPair(int(true[i]), int(predicted[i]), int(wrong[true[i], predicted[i]])) for i in order]
 
 
-def _check(logits: Logits, labels: Labels) -> None:
+def check_predictions(logits: Logits, labels: Labels) -> None:
+    """Raise ArgumentError unless these are finite logits (n, C) and labels (n,) of the same images, n >= 1."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise ArgumentError(f"logits {logits.shape} and labels {labels.shape} must be (n, C) and (n,), with n >= 1")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from finevote.evaluation.augmentation import measure_augmentation
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.fusion import measure_fusion
+from finevote.evaluation.metrics import check_predictions
 from finevote.evaluation.probes import ProbeAnswers, compare_probes
 from finevote.evaluation.report import Report
 from finevote.evaluation.section import Section
@@ -40,7 +41,11 @@ def find_sections(
         unknown: of the split's images of classes that were held out of training; None where there are none.
         taxonomy: of the classes, where it is known.
         probes: what the run's probes said of the split; None where it has none.
+
+    Raises:
+        ArgumentError: there are no images, an image's class is not known, or a logit is not finite.
     """
+    check_predictions(predictions.logits, predictions.labels)
     is_across = split == CALIBRATING_SPLIT
     temperature = 1.0 if calibration is None else calibration.temperature
     sections: dict[str, Section | None] = {
