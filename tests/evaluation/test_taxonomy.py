@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -27,6 +28,19 @@ def test_probabilities_are_summed_as_in_a_loop():
             for number, taxon in enumerate(level.taxa):
                 own = [p for p, names in zip(of_classes, TREE.lineages, strict=True) if names[depth] == taxon]
                 assert found[row, number] == pytest.approx(sum(own))
+
+
+def test_taxa_of_many_classes_take_little_memory():
+    names = [f"species {number}" for number in range(4000)]
+    levels = levels_of(Taxonomy(("species", "genus"), tuple((name, name[:-1]) for name in names)))
+    probabilities = np.full((3, 4000), 1 / 4000)
+    tracemalloc.start()
+    found = [level.probabilities(probabilities) for level in levels]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found[0] == pytest.approx(probabilities)
+    assert found[1].sum(axis=1) == pytest.approx(1)
+    assert peak < 1e6  # a table of classes by taxa would be 128 MB
 
 
 def test_an_image_is_right_where_the_likeliest_taxon_is_its_own():

@@ -21,8 +21,9 @@ class Level(NamedTuple):
 
     def probabilities(self, of_classes: Rates) -> Rates:
         """Return the probabilities of the taxa, (n, K), from those of the classes, (n, C)."""
-        is_in = self.members[:, None] == np.arange(len(self.taxa))  # (C, K)
-        return np.asarray(of_classes @ is_in.astype(np.float64))
+        order = np.argsort(self.members, kind="stable")
+        starts = np.searchsorted(self.members[order], np.arange(len(self.taxa)))  # of each taxon's classes
+        return np.asarray(np.add.reduceat(of_classes[:, order], starts, axis=1))
 
     def is_right(self, of_classes: Rates, labels: Labels) -> NDArray[np.bool_]:
         """Return whether the likeliest taxon is that of each image's class, (n,)."""
@@ -33,8 +34,8 @@ def levels_of(taxonomy: Taxonomy) -> tuple[Level, ...]:
     """Return the levels, that of the classes first; taxa are in the order of their first class."""
     levels = []
     for name, names in zip(taxonomy.levels, zip(*taxonomy.lineages, strict=True), strict=True):
-        taxa = tuple(dict.fromkeys(names))
-        levels.append(Level(name, taxa, np.array([taxa.index(taxon) for taxon in names], np.int64)))
+        numbers = {taxon: number for number, taxon in enumerate(dict.fromkeys(names))}
+        levels.append(Level(name, tuple(numbers), np.array([numbers[taxon] for taxon in names], np.int64)))
     return tuple(levels)
 
 
