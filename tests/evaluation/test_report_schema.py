@@ -1,25 +1,57 @@
 """docs/report.md against what is written."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from finevote.data.views import VIEWS
 from finevote.evaluation.calibrator import calibrate
 from finevote.evaluation.measurement import Measurement
 from finevote.evaluation.pointing import PointingFigure
+from finevote.evaluation.probes import ProbeAnswers, ProbeName
 from finevote.evaluation.report import make_report
 from finevote.measure.sections import find_sections
-from finevote.types import Predictions
+from finevote.types import Predictions, Taxonomy
 
 PAGE = Path(__file__).parents[2] / "docs" / "report.md"
 
 
+TREE = Taxonomy(("species", "genus"), tuple((name, "first" if name in "abc" else "second") for name in "abcdef"))
+
+
 def predictions(num_images=40):
+    """Return answers of which every kind of figures can be made."""
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, (num_images, 6)).astype(np.float32)
-    return Predictions(tuple(map(str, range(num_images))), rng.integers(0, 6, num_images), logits)
+    logits = rng.normal(0, 3, (num_images, 2, 6)).astype(np.float32)
+    return Predictions(
+        tuple(map(str, range(num_images))),
+        rng.integers(0, 6, num_images),
+        logits[:, 0],
+        embeddings=rng.normal(size=(num_images, 5)),
+        groups=np.repeat(np.arange(num_images // 2), 2).astype(str),
+        view_names=tuple(view.name for view in VIEWS["flip"]),
+        view_logits=logits,
+    )
+
+
+def probes():
+    names = (ProbeName("kNN", "cls", "CLS", 5),)
+    return ProbeAnswers("dinov2-s", 100, names, predictions().image_ids, np.zeros((1, 40), np.int64))
+
+
+def keys_in(values):
+    """Return every key of nested JSON, but for those that are names of images."""
+    if isinstance(values, list):
+        return {key for value in values for key in keys_in(value)}
+    if not isinstance(values, dict):
+        return set()
+    return {
+        *values,
+        *(key for name, value in values.items() if name not in {"skipped", "seen"} for key in keys_in(value)),
+    }
 
 
 def make():
@@ -36,17 +68,21 @@ def make():
         num_test_openings=2,
         num_unread_openings=1,
         pointing=PointingFigure(0.4, 0.1, 4.0, 12),
+        on_subject=PointingFigure(0.6, 0.3, 2.0, 12),
     )
-    sections = find_sections(predictions(), calibrate(predictions()), split="test")
+    calibration = calibrate(predictions(), class_means=np.eye(6, 5))
+    sections = find_sections(
+        predictions(), calibration, split="test", unknown=predictions(10), taxonomy=TREE, probes=probes()
+    )
     return measurement, make_report(predictions(), measurement, class_names=list("abcdef"), sections=sections)
 
 
 def test_every_key_is_described():
     _, report = make()
+    assert {"probes", "trust", "selective", "taxonomy", "unknown", "fusion", "augmentation"} == set(report.sections)
     page = PAGE.read_text(encoding="utf-8")
-    found = report.to_dict()
-    keys = {*found, *found["per_class"][0], *found["confused"][0], *found["trust"], *found["trust"]["before"]}
-    assert [key for key in sorted(keys) if f"`{key}`" not in page.replace("trust.", "")] == []
+    words = {word for part in re.findall("`([^`]+)`", page) for word in part.split(".")}
+    assert keys_in(json.loads(json.dumps(report.to_dict()))) - words == set()
 
 
 def test_a_measurement_comes_back_from_the_json_of_its_report():
