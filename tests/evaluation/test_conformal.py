@@ -91,6 +91,15 @@ def test_the_threshold_is_the_smallest_score_that_corrects_for_few_images(num_im
     assert threshold == (needed if needed <= num_images else np.inf)
 
 
+@given(st.integers(1, 60), st.integers(0, 1000), st.integers(1, 99))
+def test_the_thresholds_of_classes_are_those_of_their_own_images(num_images, seed, percent):
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.integers(0, 9, num_images) / 8, rng.integers(0, 4, num_images)
+    found = class_thresholds(scores, labels, coverage=percent / 100, num_classes=5)  # of the last there are none
+    own = [conformal_threshold(scores[labels == label], coverage=percent / 100) for label in range(5)]
+    assert found.tolist() == own
+
+
 def test_nineteen_images_are_the_fewest_for_95_percent():
     assert conformal_rank(19, coverage=0.95) == 19
     assert conformal_threshold(np.zeros(18), coverage=0.95) == np.inf

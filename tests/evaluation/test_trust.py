@@ -55,11 +55,36 @@ def test_every_figure_lies_in_reach_of_its_interval(trust):
 
 @pytest.mark.parametrize("method", ["lac", "aps", "raps"])
 def test_sets_cover_new_images(trust, method):
-    found = next(row for row in trust.sets if row.method == method)
+    found = next(row for row in trust.sets if row.method == method and not row.each_class)
     assert found.coverage.high >= 0.95
     assert 1 < found.mean_size.low < found.mean_size.value < found.mean_size.high < 6
     interval = binomtest(round(found.coverage.value * 400), 400).proportion_ci(method="wilson")
     assert found.coverage[1:] == pytest.approx((interval.low, interval.high))
+
+
+def test_sets_by_class_are_measured_where_classes_have_images_enough(calibration):
+    trust = measure_trust(predictions(), calibration)
+    assert [row.method for row in trust.sets if row.each_class] == ["lac", "aps", "raps"]
+    assert trust.num_open_classes == 0
+    held = calibration.sets(calibration.probabilities(predictions().logits), SetRule(0.95, "aps", each_class=True))
+    assert trust.sets[4].mean_size.value == held.sum(axis=1).mean()
+    assert trust.sets[4].coverage.value == held[np.arange(400), predictions().labels].mean()
+    assert "\naps sets by class for 95%: cover" in printed(trust)
+
+
+def test_classes_with_too_few_images_for_sets_by_class_are_counted():
+    given = predictions(seed=1)
+    few = take_rows(given, np.flatnonzero((given.labels > 1) | (np.arange(400) < 40)))  # of two classes
+    trust = measure_trust(predictions(), calibrate(few))
+    assert trust.num_open_classes == 2
+    assert (
+        "sets by class (--each-class) for 95% always hold 2 classes: too few of the validation images"
+        in trust.notes()[-1]
+    )
+    assert 2 < trust.sets[3].mean_size.value < 6
+    across = measure_trust(predictions(60), calibrate(predictions(60)), is_across=True)
+    assert [row.each_class for row in across.sets] == [False] * 3
+    assert "always hold 6 classes: too few of four fifths of the validation images show these" in across.notes()[-1]
 
 
 def test_groups_widen_every_interval(calibration):
@@ -128,7 +153,8 @@ def test_json_keeps_every_figure(trust):
     values = json.loads(json.dumps(trust.to_dict()))
     assert values["after"]["brier"] == trust.after.brier._asdict()
     assert values["before"]["bins"][0].keys() == {"num_images", "confidence", "accuracy"}
-    assert [row["method"] for row in values["sets"]] == ["lac", "aps", "raps"]
+    assert [row["method"] for row in values["sets"]] == ["lac", "aps", "raps"] * 2
+    assert [row["each_class"] for row in values["sets"]] == [False] * 3 + [True] * 3
     assert values["sets"][0]["coverage"].keys() == {"value", "low", "high"}
 
 

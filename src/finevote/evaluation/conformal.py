@@ -70,7 +70,12 @@ def class_thresholds(scores: Rates, labels: Labels, *, coverage: float, num_clas
 
     A class with too few images, fewer than 19 for 95%, has an infinite one and is in every set.
     """
-    return np.array([conformal_threshold(scores[labels == label], coverage=coverage) for label in range(num_classes)])
+    num_images = np.bincount(labels, minlength=num_classes)
+    ranks = np.array([conformal_rank(int(number), coverage=coverage) for number in num_images])
+    ordered, starts = scores[np.lexsort((scores, labels))], np.cumsum(num_images) - num_images  # class after class
+    thresholds, is_enough = np.full(num_classes, np.inf), ranks <= num_images
+    thresholds[is_enough] = ordered[(starts + ranks - 1)[is_enough]]
+    return thresholds
 
 
 def conformal_rank(num_images: int, *, coverage: float) -> int:

@@ -51,9 +51,10 @@ class Reliability:
 
 
 class SetFigures(NamedTuple):
-    """How sets of one method fared."""
+    """How sets of one method fared, with one threshold for all classes, or with one for each class."""
 
     method: str
+    each_class: bool
     coverage: Figure
     mean_size: Figure
 
@@ -64,7 +65,8 @@ class Trust:
 
     `num_images` are those that calibrated, one calibration on which gives a coverage between `guarantee_low` and
     `guarantee_high` with probability 0.95. `is_across` tells that the split is the calibrating one, so that each
-    fifth of it was judged by the other four.
+    fifth of it was judged by the other four. Of `num_open_classes` there are too few of these images for a threshold
+    of their own: they are in every set by class, and where that is all classes, there are no figures of such sets.
     """
 
     before: Reliability
@@ -76,6 +78,7 @@ class Trust:
     guarantee_low: float | None = None
     guarantee_high: float | None = None
     sets: tuple[SetFigures, ...] = ()
+    num_open_classes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures ready for JSON."""
@@ -96,7 +99,8 @@ class Trust:
         for name, label in _NAMES.items():
             table.add_row(label, *(_describe(name, version) for version in versions))
         for row in self.sets:
-            table.add_row(f"{row.method} sets for {self.coverage:.0%}: cover", "", percent(row.coverage))
+            kind = f"{row.method} sets{' by class' if row.each_class else ''}"
+            table.add_row(f"{kind} for {self.coverage:.0%}: cover", "", percent(row.coverage))
             table.add_row("    classes in a set", "", number(row.mean_size, digits=1))
         return table
 
@@ -116,6 +120,12 @@ class Trust:
             notes.append(
                 f"the guarantee of {self.coverage:.0%} is weak: it holds on average over calibrations, and one on "
                 f"{self.num_images:,} images covers between {self.guarantee_low:.1%} and {self.guarantee_high:.1%}"
+            )
+        if self.num_open_classes:
+            whose = "four fifths of the validation images" if self.is_across else "the validation images"
+            notes.append(
+                f"sets by class (--each-class) for {self.coverage:.0%} always hold {self.num_open_classes:,} classes: "
+                f"too few of {whose} show these"
             )
         return notes
 
@@ -148,12 +158,16 @@ def measure_trust(
         return Trust(before)
     probabilities = np.empty_like(uncalibrated)
     temperatures = np.ones(len(probabilities))
-    sets = {method: np.zeros(probabilities.shape, np.bool_) for method in calibration.scores}
-    for rows, judge in judges(predictions, calibration, is_across=is_across):
+    parts, num_classes = judges(predictions, calibration, is_across=is_across), probabilities.shape[1]
+    num_open = max(judge.num_open_classes(coverage, num_classes=num_classes) for _, judge in parts)
+    kinds = (False, True) if num_open < num_classes else (False,)
+    rules = [SetRule(coverage, method, each_class) for each_class in kinds for method in calibration.scores]
+    sets = {rule: np.zeros(probabilities.shape, np.bool_) for rule in rules}
+    for rows, judge in parts:
         probabilities[rows] = judge.probabilities(predictions.logits[rows])
         temperatures[rows] = judge.temperature
-        for method, held in sets.items():
-            held[rows] = judge.sets(probabilities[rows], SetRule(coverage, method))
+        for rule, held in sets.items():
+            held[rows] = judge.sets(probabilities[rows], rule)
     low, high = conformal.coverage_range(len(calibration.labels), coverage=coverage)
     return Trust(
         before=before,
@@ -164,7 +178,8 @@ def measure_trust(
         coverage=coverage,
         guarantee_low=low,
         guarantee_high=high,
-        sets=tuple(_set_figures(method, held, predictions) for method, held in sets.items()),
+        sets=tuple(_set_figures(rule, held, predictions) for rule, held in sets.items()),
+        num_open_classes=num_open,
     )
 
 
@@ -198,10 +213,10 @@ def _mean(values: NDArray[np.floating[Any]], predictions: Predictions, *, reach:
     return Figure(float(values.mean()), *mean_interval(values, groups=predictions.groups, reach=reach))
 
 
-def _set_figures(method: str, held: NDArray[np.bool_], predictions: Predictions) -> SetFigures:
+def _set_figures(rule: SetRule, held: NDArray[np.bool_], predictions: Predictions) -> SetFigures:
     labels = predictions.labels
     covered, sizes = held[np.arange(len(labels)), labels], held.sum(axis=1).astype(np.float64)
-    return SetFigures(method, share_of(covered, predictions), _mean(sizes, predictions, reach=1))
+    return SetFigures(rule.method, rule.each_class, share_of(covered, predictions), _mean(sizes, predictions, reach=1))
 
 
 def _plain(value: Any) -> Any:
