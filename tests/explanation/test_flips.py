@@ -4,6 +4,7 @@ from PIL import Image
 from finevote.errors import ArgumentError
 from finevote.explanation import style
 from finevote.explanation.flips import Flip, flip_sheet
+from tests.explanation.extents import overlapping
 
 
 def flips(number):
@@ -35,3 +36,10 @@ def test_a_page_of_more_rows_is_higher():
 def test_nothing_to_draw_is_refused():
     with pytest.raises(ArgumentError, match="no image is named right by one of the two alone"):
         flip_sheet([], [], first="a", second="b", num_gained=0, num_lost=0)
+
+
+def test_long_names_do_not_run_into_their_neighbours():
+    name = "Laysan Albatross of the whole Northern Hemisphere"
+    long = [Flip(Image.new("RGB", (40, 40)), name, (name, 1.0), (name[::-1], 1.0))] * 6
+    figure = flip_sheet(long, [], first="a", second="b", num_gained=6, num_lost=0)
+    assert overlapping(figure.texts) == []

@@ -73,7 +73,7 @@ def flip_sheet(
 def _draw(figure: Figure, flip: Flip, left: float, foot: float) -> None:
     width, height = _size(flip.image)
     show_image(figure, flip.image, Cell(left, foot - height, width, height))
-    style.add_text(figure, _line(flip.true_name), left, foot + 0.06, size=style.SMALL_PT, bold=True)
+    style.add_text(figure, _line(flip.true_name, bold=True), left, foot + 0.06, size=style.SMALL_PT, bold=True)
     for number, (letter, (name, probability)) in enumerate((("A", flip.first), ("B", flip.second)), start=1):
         is_right = name == flip.true_name
         mark, color = (style.TICK, style.RIGHT) if is_right else (style.CROSS, style.WRONG)
@@ -81,8 +81,8 @@ def _draw(figure: Figure, flip: Flip, left: float, foot: float) -> None:
         style.add_text(figure, text, left, foot + 0.06 + number * _LINE_IN, size=style.SMALL_PT, color=color)
 
 
-def _line(text: str) -> str:
-    return style.fit_text(text.replace("_", " "), width_in=_SIDE_IN + 0.1, max_lines=1, size=style.SMALL_PT)
+def _line(text: str, *, bold: bool = False) -> str:
+    return style.fit_text(text.replace("_", " "), width_in=_SIDE_IN + 0.05, max_lines=1, size=style.SMALL_PT, bold=bold)
 
 
 def _count(shown: Sequence[Flip], number: int) -> str:

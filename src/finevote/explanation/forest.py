@@ -45,16 +45,15 @@ def forest_plot(rows: Sequence[ForestRow], *, title: str, subtitle: str = "") ->
     height = len(rows) * _ROW_IN
     width = max(left + num_panels * (_PANEL_IN + _GAP_IN), 6.0)
     figure = style.new_figure(width, _TOP_IN + height + _FOOT_IN)
-    heading = style.fit_text(title, width_in=width - 2 * _MARGIN_IN, max_lines=1, size=style.TITLE_PT, bold=True)
-    style.add_text(figure, heading, _MARGIN_IN, 0.2, size=style.TITLE_PT, bold=True)
-    style.add_text(figure, subtitle, _MARGIN_IN, 0.48, color=style.MUTED)
+    style.add_heading(figure, title, subtitle, left_in=_MARGIN_IN, width_in=width - 2 * _MARGIN_IN)
     for number, name in enumerate(names):
         style.add_text(figure, name, _MARGIN_IN, _TOP_IN + (number + 0.5) * _ROW_IN - 0.08)
     style.add_text(figure, "Top-1, 95% interval; rings are seeds", left, 0.88, bold=True)
     _draw_accuracies(_panel(figure, left, height, len(rows)), rows)
     if num_panels > 1:
         right = left + _PANEL_IN + _GAP_IN
-        first = style.fit_text(f"Points to {rows[0].name}", width_in=_PANEL_IN, max_lines=1, size=style.TEXT_PT)
+        what = f"Points to {rows[0].name}, 95% interval"
+        first = style.fit_text(what, width_in=_PANEL_IN, max_lines=1, size=style.TEXT_PT, bold=True)
         style.add_text(figure, first, right, 0.88, bold=True)
         _draw_differences(_panel(figure, right, height, len(rows)), rows)
     return figure

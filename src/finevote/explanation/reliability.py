@@ -30,11 +30,11 @@ def reliability_diagram(
         counts, confidences, accuracies = zip(*bins, strict=True)
         axes.plot(confidences, accuracies, color=color, linewidth=1.6, label=name)
         areas = [12 + 260 * count / sum(counts) for count in counts]
-        axes.scatter(confidences, accuracies, s=areas, color=color, alpha=0.55, linewidths=0)
+        axes.scatter(confidences, accuracies, s=areas, color=color, alpha=0.55, linewidths=0, clip_on=False)
     axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("how sure", fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
     axes.set_ylabel("how often right", fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
-    axes.legend(loc="upper left", frameon=False, prop=style.font(style.SMALL_PT))
+    style.legend_above(axes, num_columns=2)
     return figure

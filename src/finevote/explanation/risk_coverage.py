@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter
 
 from finevote.explanation import style
 
-_LEFT_IN, _TOP_IN, _WIDTH_IN, _HEIGHT_IN = 0.8, 0.95, 5.6, 3.6
+_LEFT_IN, _TOP_IN, _WIDTH_IN, _HEIGHT_IN = 0.8, 1.3, 5.6, 3.6
 
 
 def risk_coverage_plot(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str, subtitle: str) -> Figure:
@@ -26,9 +26,8 @@ def risk_coverage_plot(curves: Mapping[str, Sequence[tuple[float, float]]], *, t
     style.plain_axes(axes)
     for (name, points), color in zip(curves.items(), style.SERIES, strict=False):
         coverages, risks = zip(*points, strict=True)
-        axes.plot(coverages, risks, color=color, linewidth=1.8, label=name)
-    (first, points), *others = curves.items()
-    worst = points[-1][1]
+        axes.plot(coverages, risks, color=color, linewidth=1.8, label=name, clip_on=False)
+    worst = next(iter(curves.values()))[-1][1]
     shares = np.linspace(0.005, 1, 200)
     best = np.maximum(shares - (1 - worst), 0) / shares
     axes.plot(
@@ -37,7 +36,7 @@ def risk_coverage_plot(curves: Mapping[str, Sequence[tuple[float, float]]], *, t
         color=style.MUTED,
         linewidth=1.0,
         linestyle=(0, (4, 3)),
-        label=f"{first}, best order" if others else "best order",
+        label="best order",
     )
     highest = max(risk for points in curves.values() for _, risk in points)
     axes.set(xlim=(0, 1.005), ylim=(0, max(highest * 1.08, 0.01)))
@@ -45,5 +44,5 @@ def risk_coverage_plot(curves: Mapping[str, Sequence[tuple[float, float]]], *, t
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if highest > 0.05 else 1))
     axes.set_xlabel("answered, the surest first", fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
     axes.set_ylabel("wrong among them", fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
-    axes.legend(loc="upper left", frameon=False, prop=style.font(style.SMALL_PT))
+    style.legend_above(axes)
     return figure

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from finevote.evaluation.augmentation import measure_augmentation
 from finevote.evaluation.calibrator import Calibration
+from finevote.evaluation.figure import number, percent
 from finevote.evaluation.fusion import measure_fusion
 from finevote.evaluation.metrics import check_predictions
 from finevote.evaluation.probes import ProbeAnswers, compare_probes
@@ -72,13 +73,13 @@ def draw_sections(report: Report) -> Iterator[tuple[str, Figure]]:
 
 def _draw_reliability(trust: Trust, *, num_images: int, split: str) -> Figure:
     curves = {"as trained": trust.before.bins}
-    error, _, _ = (trust.after or trust.before).calibration_error
+    error = (trust.after or trust.before).calibration_error
     if trust.after is not None:
         curves["calibrated"] = trust.after.bins
     return reliability_diagram(
         curves,
-        title=f"{_TITLES[split]}: sure and right are {error * 100:.1f} points apart",
-        subtitle=f"calibration error over {num_images:,} images; dashed: no error",
+        title=f"{_TITLES[split]}: sure and right {error.value * 100:.1f} points apart",
+        subtitle=f"calibration error {percent(error)}, 95% interval; {_count(num_images)}; dashed: no error",
     )
 
 
@@ -91,5 +92,10 @@ def _draw_risk(selective: Selective, report: Report) -> Figure:
     return risk_coverage_plot(
         curves,
         title=f"{_TITLES[report.split]}: {whole:.1%} wrong, {half.value:.1%} of the surest half",
-        subtitle=f"{report.num_images:,} images; area under the curve {selective.area.value:.4f}",
+        subtitle=f"{_count(report.num_images)}; wrong of the surest half {percent(half)}, "
+        f"area under the curve {number(selective.area, digits=4)}, 95% intervals",
     )
+
+
+def _count(num_images: int) -> str:
+    return "1 image" if num_images == 1 else f"{num_images:,} images"
