@@ -8,7 +8,7 @@ import pytest
 
 from finevote.bundle import load_bundle
 from finevote.calibrating import some_of_each_class
-from finevote.cli import number_or_names
+from finevote.cli_options import hold_out_setting
 from finevote.config import dump_config
 from finevote.errors import DataError
 from finevote.evaluation.answers import AnswerRule
@@ -105,7 +105,9 @@ def says_unknown(predictor, photograph, rate):
     ("given", "expected"), [("3", 3), ("green", ["green"]), ("red, deep green", ["red", "deep green"])]
 )
 def test_an_option_names_classes_or_how_many(given, expected):
-    assert json.loads(number_or_names(given)) == expected
+    name, _, value = hold_out_setting(given)[0].partition("=")
+    assert (name, json.loads(value)) == ("data.hold_out_classes", expected)
+    assert hold_out_setting(None) == []
 
 
 @pytest.mark.slow

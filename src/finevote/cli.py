@@ -16,6 +16,7 @@ from finevote.cli_bench import bench
 from finevote.cli_calibrate import calibrate
 from finevote.cli_data import data_app
 from finevote.cli_evaluate import evaluate, figure
+from finevote.cli_options import HoldOutOption, SkipBadOption, hold_out_setting
 from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
 from finevote.cli_predict import predict
 from finevote.cli_probe import probe
@@ -115,9 +116,7 @@ def fit(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE-DATA-N unless given.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Processes to train with, one for each GPU.")] = 1,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")] = (
-        False
-    ),
+    skip_bad: SkipBadOption = False,
     taxonomy: Annotated[
         Path | None,
         typer.Option(
@@ -126,14 +125,7 @@ def fit(
             "(data.taxonomy).",
         ),
     ] = None,
-    hold_out_classes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|NAMES",
-            help="Do not train on so many classes, or on these, with commas; their images show how well the unknown is "
-            "told (data.hold_out_classes).",
-        ),
-    ] = None,
+    hold_out_classes: HoldOutOption = None,
 ) -> None:
     """Train a classifier.
 
@@ -159,9 +151,10 @@ def fit(
     else:
         from finevote.config import load_config
 
-        held_out = [] if hold_out_classes is None else [f"data.hold_out_classes={number_or_names(hold_out_classes)}"]
         kinds = [] if taxonomy is None else [f"data.taxonomy={json.dumps(str(taxonomy.absolute()))}"]
-        config = load_config(recipe or DEFAULT_RECIPE, [*(overrides or ()), *held_out, *kinds])
+        config = load_config(
+            recipe or DEFAULT_RECIPE, [*(overrides or ()), *hold_out_setting(hold_out_classes), *kinds]
+        )
         if is_first:
             _check_places(data, out)
         from finevote.training import fit as training
@@ -180,13 +173,6 @@ def _next_steps(run: Path) -> str:
         f"next: finevote evaluate {run}{split}\n      finevote figure {run}{split}\n"
         f"      finevote predict {run} PHOTOGRAPHS"
     )
-
-
-def number_or_names(text: str) -> str:
-    """Return a number, or names with commas, as YAML."""
-    if text.strip().isdecimal():
-        return text
-    return json.dumps([name.strip() for name in text.split(",") if name.strip()], ensure_ascii=False)
 
 
 def _refuse_with_resume(**options: object) -> None:

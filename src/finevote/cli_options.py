@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -41,4 +42,22 @@ ViewsOption = Annotated[
         "calibration stays that of the plain view."
     ),
 ]
+SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")]
+HoldOutOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER|NAMES",
+        help="Do not train on so many classes, or on these, with commas; their images show how well the unknown is "
+        "told (data.hold_out_classes).",
+    ),
+]
 DataOption = Annotated[str | None, typer.Option(help="Where the data set lies now, if it has moved.")]
+
+
+def hold_out_setting(classes: str | None) -> list[str]:
+    """Return the setting that holds out so many classes, or these, as `--set` takes it; none if it is not wanted."""
+    if classes is None:
+        return []
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    value = classes if classes.strip().isdecimal() else json.dumps(names, ensure_ascii=False)
+    return [f"data.hold_out_classes={value}"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finevote.cli_options import HoldOutOption, SkipBadOption, hold_out_setting
 from finevote.cli_output import check_out, print_rich
 from finevote.errors import ArgumentError
 
@@ -31,6 +32,8 @@ def probe(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting: data.image_size=448.")
     ] = None,
+    hold_out_classes: HoldOutOption = None,
+    skip_bad: SkipBadOption = False,
     out: Annotated[Path | None, typer.Option(help="Write the figures to a .json file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -41,11 +44,12 @@ def probe(
     """
     if out is not None:
         check_out(out, (".json",))
-    config = _settings(backbone, weights=weights, recipe=recipe, overrides=overrides or ())
+    wanted = [*(overrides or ()), *hold_out_setting(hold_out_classes)]
+    config = _settings(backbone, weights=weights, recipe=recipe, overrides=wanted)
     from finevote.files import atomic_write
     from finevote.probe.run import probe as probe_data
 
-    found = probe_data(data, config)
+    found = probe_data(data, config, skip_bad=skip_bad)
     text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False)
     if as_json:
         typer.echo(text)
@@ -55,9 +59,7 @@ def probe(
         atomic_write(out, text + "\n")
 
 
-def _settings(
-    backbone: str | None, *, weights: str | None, recipe: str | None, overrides: list[str] | tuple[str, ...]
-) -> Config:
+def _settings(backbone: str | None, *, weights: str | None, recipe: str | None, overrides: list[str]) -> Config:
     """Return the settings; another backbone than the recipe's takes neither its arguments nor its weights."""
     from finevote.config import config_from_values, load_config
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from finevote.cli_options import DataOption
 from finevote.cli_output import print_rich
 from finevote.errors import ArgumentError
 
@@ -18,7 +19,7 @@ def tune_speed(
     ],
     max_drop: Annotated[float, typer.Option(help="Points of accuracy on validation that speed may cost.")] = 0.2,
     rates: Annotated[str, typer.Option(help="Keep rates to measure.")] = "1.0,0.9,0.8,0.7,0.6,0.5,0.4",
-    data: Annotated[str | None, typer.Option(help="Where the data set lies now, if it has moved.")] = None,
+    data: DataOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a timed forward pass.")] = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and print; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,

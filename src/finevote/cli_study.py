@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finevote.cli_options import Split
+from finevote.cli_options import DataOption, SkipBadOption, Split
 from finevote.cli_output import print_rich
 
 if TYPE_CHECKING:
     from finevote.study.comparison import Comparison
 
 SplitOption = Annotated[Split, typer.Option(help="Each look at the test split is entered in the runs' ledgers.")]
-DataOption = Annotated[str | None, typer.Option(help="Where the data set lies now, if it has moved.")]
 
 
 def compare(
@@ -47,7 +46,6 @@ def compare(
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name or a YAML file.")]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="As for fit.")]
 Devices = Annotated[int, typer.Option(min=1, help="Processes to train with, one for each GPU.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out instead of stopping.")]
 
 
 def sweep(
@@ -61,7 +59,7 @@ def sweep(
     split: SplitOption = Split.VAL,
     out: Annotated[Path | None, typer.Option(help="The folder; runs/sweep-RECIPE-DATA unless given.")] = None,
     devices: Devices = 1,
-    skip_bad: SkipBad = False,
+    skip_bad: SkipBadOption = False,
 ) -> None:
     """Train a recipe with several seeds, and with alternatives of settings.
 
@@ -98,7 +96,7 @@ def ablate(
     split: SplitOption = Split.VAL,
     out: Annotated[Path | None, typer.Option(help="The folder; runs/ablate-RECIPE-DATA unless given.")] = None,
     devices: Devices = 1,
-    skip_bad: SkipBad = False,
+    skip_bad: SkipBadOption = False,
 ) -> None:
     """Tell what each mechanism of the method is worth.
 

@@ -2,11 +2,14 @@ import json
 import shutil
 
 import pytest
+from rich.console import Console
 
 from finevote.errors import DataError
 from finevote.probe.run import probe
+from finevote.training.prepare import prepare_run
 from tests.models import NARROW, tiny_config
-from tests.tiny import write_photographs
+from tests.tiny import make_config, write_photographs
+from tests.training.helpers import changed
 
 TINY = ("--backbone", "vit_tiny_patch16_224", "--weights", "none", "--set", f"model.backbone_args={json.dumps(NARROW)}")
 SMALL = ("--set", "data.image_size=32", "--set", "data.num_workers=0")
@@ -62,6 +65,31 @@ def test_validation_images_are_held_out_as_fit_does_it(data):
 def test_without_validation_there_is_nothing_to_choose_by(data):
     with pytest.raises(DataError, match=r"no validation images to choose by: set data.validation_fraction above 0"):
         probe(data / "train", tiny_config(data__validation_fraction=0.0))
+
+
+def test_classes_are_held_out_as_fit_does_it(run, data):
+    code, out, err = run("probe", data / "train", *TINY, *SMALL, "--hold-out-classes", "green", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["num_classes"] == 2
+    assert any("held out, to stand for the unknown: 1 class: green" in note for note in found["notes"])
+    config = changed(changed(make_config(), "data", hold_out_classes=("green",)), "training", batch_size=4)
+    fitted = prepare_run(config, data / "train", out=data / "run", skip_bad=False, console=Console(quiet=True))
+    num_images = json.loads(fitted.data_json.read_text())["num_images"]
+    assert (found["num_train"], found["num_validation"]) == (num_images["train"], num_images["val"])
+    assert "no class 'gren' to hold out; did you mean" in run("probe", data, *TINY, "--hold-out-classes", "gren")[2]
+
+
+def test_an_unreadable_image_is_an_error_that_says_how_to_leave_it_out(run, data):
+    (data / "val" / "red" / "0.png").write_bytes(b"broken")
+    code, _, err = run("probe", data, *TINY, *SMALL)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "red/0.png: not an image, or of an unknown format: mend it, or leave it out with --skip-bad" in err
+    code, out, err = run("probe", data, *TINY, *SMALL, "--skip-bad")
+    assert code == 0, err
+    words = " ".join(out.split())
+    assert "8 validation images of 3 classes" in words
+    assert "left out as unreadable: 1 of 27 images" in words
 
 
 def test_a_backbone_must_be_named_by_itself_or_by_a_recipe(run, data):

@@ -13,8 +13,10 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from rich.console import Console
 
 from finevote.errors import DataError
+from finevote.progress import Meter
 from finevote.types import DataSource, Record
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
@@ -141,6 +143,13 @@ def find_unreadable(
     finally:
         pool.shutdown(cancel_futures=True)
     return unreadable
+
+
+def check_images(source: DataSource, splits: Sequence[str], *, console: Console | None = None) -> dict[str, str]:
+    """Return what `find_unreadable` finds in some splits, with a progress bar."""
+    records = [record for split in splits for record in source.splits.get(split, ())]
+    with Meter("check images", total=len(records), console=console) as meter:
+        return find_unreadable(source, records, advance=meter.advance)
 
 
 def without(source: DataSource, image_ids: Collection[str]) -> DataSource:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finevote.bundle import WEIGHTS_NAME, Bundle, load_bundle, read_manifest
-from finevote.data.images import without
+from finevote.data.images import check_images, without
 from finevote.data.views import CENTRE, PLAIN, View, view_cuts, views_of
 from finevote.errors import FinevoteError, RunError
 from finevote.evaluation.calibrator import Calibration
@@ -25,7 +25,6 @@ from finevote.measure.opening import (
     count_openings,
     enter_in_ledger,
     find_seen,
-    find_unreadable_images,
     open_split,
     open_unknown,
 )
@@ -145,7 +144,7 @@ def _measure(
     bundle = predictor.bundle
     manifest = bundle.manifest
     source = open_split(folder, bundle, split=split, data=data)
-    unreadable = find_unreadable_images(source, split) if split == "test" else {}  # val was checked before training
+    unreadable = check_images(source, (split,)) if split == "test" else {}  # val was checked before training
     source = without(source, unreadable)
     records = source.splits[split]
     regions = [source.regions(record) for record in records]  # now, so that broken boxes cost no look at test
@@ -193,7 +192,7 @@ def _ask_probes(folder: RunFolder, bundle: Bundle, source: DataSource, split: st
 
 def _predict_unknown(predictor: Predictor, source: DataSource, *, split: str) -> Predictions:
     """Predict the split's images of classes that were held out of training; what cannot be read is left out."""
-    source = without(source, find_unreadable_images(source, split))
+    source = without(source, check_images(source, (split,)))
     num_workers = predictor.bundle.config.data.num_workers
     with Meter("held-out classes", total=len(source.splits[split])) as meter:
         return predictor.predict_records(source, split, num_workers=num_workers, advance=meter.advance)

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 from finevote.bundle import Bundle, Manifest
 from finevote.data.duplicates import same_files
 from finevote.data.hold_out import images_of_classes, without_classes
-from finevote.data.images import find_unreadable, without
+from finevote.data.images import without
 from finevote.data.registry import open_source, protocol_for
 from finevote.data.splits import restore_split
 from finevote.errors import ArgumentError, DataError, suggest
 from finevote.files import atomic_write, exclusive
-from finevote.progress import Meter
 from finevote.run_folder import RunFolder
 from finevote.types import DataSource
 
@@ -32,7 +31,10 @@ def open_split(folder: RunFolder, bundle: Bundle | Manifest, *, split: str, data
     """Return the data set with `split` as the run knows it; the test split is opened only if it is the one."""
     saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
     if split == "val" and "val" not in divided["splits"]:
-        raise DataError(f"{folder.path} was trained without validation: measure it on the test split, --split test")
+        raise DataError(
+            f"{folder.path} was trained without validation: only its test split can be measured, by `finevote evaluate "
+            f"{folder.path} --split test`"
+        )
     source = _open(folder, split=split, data=data)
     source = without_classes(source, saved.get("held_out_classes", ()))
     if source.class_names != bundle.class_names:
@@ -87,12 +89,6 @@ def find_seen(folder: RunFolder, source: DataSource, *, split: str, data: str | 
         return None
     others = [record for other in ("train", "val") if other != split for record in fitted.splits.get(other, ())]
     return {again.image_id: first.image_id for first, again in same_files(others, source.splits[split])}
-
-
-def find_unreadable_images(source: DataSource, split: str) -> dict[str, str]:
-    """Return the images of a split that cannot be read, to the reason, with a progress bar."""
-    with Meter("check images", total=len(source.splits[split])) as meter:
-        return find_unreadable(source, source.splits[split], advance=meter.advance)
 
 
 class Openings(NamedTuple):

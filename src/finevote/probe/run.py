@@ -10,10 +10,12 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from finevote.config import Config
+from finevote.data.hold_out import choose_classes, without_classes
+from finevote.data.images import check_images, without
 from finevote.data.registry import open_source
 from finevote.data.splits import with_validation
 from finevote.devices import find_accelerator
-from finevote.errors import DataError
+from finevote.errors import DataError, plain_message
 from finevote.evaluation.probes import CHOSEN_ON_VALIDATION, ProbeAnswers, accuracy_table
 from finevote.probe.features import Extractor, Features
 from finevote.probe.fitted import FittedProbes, fit_probes, labels_of, load_probes, save_probes
@@ -31,6 +33,7 @@ class Probing:
     data: str
     setting: str
     weights: str
+    data_notes: tuple[str, ...]
     probes: FittedProbes
     num_images: int
     num_cached: int
@@ -43,7 +46,12 @@ class Probing:
     def notes(self) -> list[str]:
         """Return what is to be known of the figures."""
         random = [_RANDOM_WEIGHTS] if self.weights == "none" else []
-        return [CHOSEN_ON_VALIDATION, *random, self._cache_note()]
+        return [
+            CHOSEN_ON_VALIDATION,
+            *random,
+            *(f"{self.data}: {note}" for note in self.data_notes),
+            self._cache_note(),
+        ]
 
     def table(self) -> RenderableType:
         """Return the figures and notes as `rich` prints them."""
@@ -57,14 +65,16 @@ class Probing:
         return f"features of {self.num_cached:,} of {self.num_images:,} images were kept from before"
 
 
-def probe(data: str | Path, config: Config) -> Probing:
+def probe(data: str | Path, config: Config, *, skip_bad: bool = False) -> Probing:
     """Measure how far the frozen backbone of some settings comes on a data set's validation images.
 
-    The validation split is the one that `fit` would make with these settings. The test split is not opened.
+    Classes that are held out and the validation split are those of `fit` with these settings. The test split is not
+    opened.
 
     Args:
         data: what `open_source` takes.
         config: names the backbone, its weights and how images are read.
+        skip_bad: look at every image first, and leave the unreadable ones out instead of refusing.
 
     Raises:
         ArgumentError, UnsupportedModelError, WeightsError: as `build_backbone`.
@@ -73,14 +83,22 @@ def probe(data: str | Path, config: Config) -> Probing:
     source = open_source(data, splits=SPLITS, protocol=config.data.protocol)
     is_held_out = not source.splits.get("val")
     seed = config.training.seed if config.data.validation_seed is None else config.data.validation_seed
+    held_out = choose_classes(source.class_names, config.data.hold_out_classes, seed=seed)
+    if skip_bad:
+        source = without(source, check_images(source, SPLITS))
     source = with_validation(source, fraction=config.data.validation_fraction, seed=seed)
+    source = without_classes(source, held_out)
     if not source.splits.get("val"):
         raise DataError(f"{source.name} has no validation images to choose by: set data.validation_fraction above 0")
-    probes, num_cached = probe_source(source, config)
+    try:
+        probes, num_cached = probe_source(source, config)
+    except DataError as error:
+        raise DataError(f"{plain_message(error)}: mend it, or leave it out with --skip-bad") from None
     return Probing(
         data=source.name,
         setting=_describe_setting(source, is_held_out=is_held_out),
         weights=config.model.weights,
+        data_notes=source.notes,
         probes=probes,
         num_images=sum(len(source.splits[split]) for split in SPLITS),
         num_cached=num_cached,

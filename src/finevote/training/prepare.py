@@ -17,7 +17,7 @@ from rich.console import Console
 from finevote.config import Config, dump_config
 from finevote.data.duplicates import same_files
 from finevote.data.hold_out import choose_classes, images_of_classes, without_classes
-from finevote.data.images import find_unreadable, without
+from finevote.data.images import check_images, without
 from finevote.data.items import list_some
 from finevote.data.known_leaks import KnownLeaks, recall_leaks
 from finevote.data.opening import data_argument
@@ -27,7 +27,6 @@ from finevote.data.splits import describe_setting, describe_split, restore_split
 from finevote.data.taxonomy import with_taxonomy
 from finevote.errors import DataError
 from finevote.files import atomic_write
-from finevote.progress import Meter
 from finevote.run_folder import RunFolder, next_run_path
 from finevote.types import DataSource, Taxonomy
 
@@ -61,7 +60,7 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
         check_classes_fill_batch(len(source.class_names) - len(held_out), **sizes)
     is_held_out = not source.splits.get("val")
     known = recall_leaks(data_argument(data, source), _image_ids(source))
-    unreadable = _find_unreadable(source, console)
+    unreadable = check_images(source, SPLITS, console=console)
     if unreadable and not skip_bad:
         raise DataError(_describe_unreadable(unreadable))
     whole = with_validation(without(source, set(unreadable)), fraction=config.data.validation_fraction, seed=seed)
@@ -129,12 +128,6 @@ def move_data(run: RunFolder, data: str | Path) -> None:
     """
     source = load_data(run, data=data)
     atomic_write(run.data_json, _json({**run.read_json(run.data_json), "data": data_argument(data, source)}))
-
-
-def _find_unreadable(source: DataSource, console: Console) -> dict[str, str]:
-    records = [record for split in SPLITS for record in source.splits.get(split, ())]
-    with Meter("check images", total=len(records), console=console) as meter:
-        return find_unreadable(source, records, advance=meter.advance)
 
 
 def _describe_unreadable(unreadable: Mapping[str, str]) -> str:
