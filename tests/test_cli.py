@@ -267,7 +267,7 @@ class TestPredict:
         predicts([], {"broken.jpg": "truncated"})
         code, _, err = run("predict", "a-run", "broken.jpg")
         assert code == 2
-        assert "error: the image could not be read" in err
+        assert err == "skipped broken.jpg: truncated\nerror: there is no photograph that can be read\n"
 
     def test_an_unknown_ending_is_refused_before_the_model_is_loaded(self, run):
         code, _, err = run("predict", "no-run", "a.jpg", "--out", "answers.xlsx")

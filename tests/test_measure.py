@@ -8,8 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
 from finevote.bundle import read_manifest
+from finevote.cli import app
 from finevote.errors import ArgumentError, BundleError, DataError, RunError, StorageError
 from finevote.evaluation.predictions import load_predictions, save_predictions
 from finevote.measure import evaluate as measuring
@@ -293,6 +295,10 @@ class TestSaved:
         again = evaluate(run, split="test", saved=True)
         assert again.to_dict() == first.to_dict()
         assert len(ledger(run)) == 1
+
+    def test_data_that_would_not_be_opened_are_refused(self, made):
+        done = CliRunner().invoke(app, ["evaluate", str(made[0]), "--saved", "--data", str(made[1])])
+        assert "--saved opens no image: leave out --data" in str(done.exception)
 
     def test_there_must_be_something(self, run):
         with pytest.raises(RunError, match=r"nothing is saved of the val split.*measure it again: finevote evaluate"):

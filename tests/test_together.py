@@ -81,4 +81,4 @@ def test_what_is_promised_of_single_photographs_is_refused_for_several(finished,
 def test_no_readable_photograph_is_an_error(finished, run, tmp_path):
     code, _, err = run("predict", finished[0], tmp_path / "gone.png", "--together")
     assert code == 2
-    assert "the image could not be read" in err
+    assert "error: there is no photograph that can be read" in err

@@ -9,6 +9,7 @@ import typer
 
 from finevote.cli_options import DataOption, KeepRateOption, Run, Split, SplitOption, ViewsOption
 from finevote.cli_output import print_rich
+from finevote.errors import ArgumentError
 
 if TYPE_CHECKING:
     from finevote.evaluation.report import Report
@@ -30,6 +31,8 @@ def evaluate(
     Accuracies with 95% intervals, over all images and per class, and which classes are mistaken for which. What views
     gain stands in rows of their own, beside the plain view.
     """
+    if saved and data is not None:
+        raise ArgumentError("--saved opens no image: leave out --data, or --saved to measure the images there")
     from finevote.measure.evaluate import evaluate as measure
 
     def show(report: Report) -> None:

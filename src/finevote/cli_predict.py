@@ -14,6 +14,8 @@ from finevote.errors import ArgumentError, DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from finevote.evaluation.calibrator import SetRule
+    from finevote.predictor import Predictor
     from finevote.types import Ranked
 
 OUT_SUFFIXES = (".csv", ".jsonl")
@@ -73,10 +75,10 @@ def predict(
     """
     _refuse_without("coverage", coverage, sets=sets, each_class=each_class or None)
     _refuse_without("false-alarms", false_alarms, unknown_by=unknown_by)
-    if coverage is not None and top is not None:
-        raise ArgumentError("--top with --coverage: a set has as many classes as it takes: leave one of them out")
-    if together:
-        _refuse_together(coverage=coverage, false_alarms=false_alarms, max_error=max_error, sure=sure)
+    _refuse_both("--top", top, "a set has as many classes as it takes", coverage=coverage)
+    reason = "what is promised was calibrated on single photographs, and does not hold for several together"
+    promises = {"coverage": coverage, "false_alarms": false_alarms, "max_error": max_error, "sure": sure}
+    _refuse_both("--together", together or None, reason, **promises)
     if out is not None:
         check_out(out, OUT_SUFFIXES)
     from finevote.data.listing import list_images
@@ -102,9 +104,9 @@ def predict(
     for path, reason in unreadable.items():
         typer.echo(f"skipped {path}: {reason}", err=True)
     if not answers:
-        raise DataError(
-            f"none of {len(paths):,} image files could be read" if len(paths) > 1 else "the image could not be read"
-        )
+        raise DataError("there is no photograph that can be read")
+    if wanted is not None:
+        _tell_weakness(predictor, wanted)
     if out is None:
         print_rich(answer_table(answers))
     else:
@@ -120,17 +122,29 @@ def _write(answers: Sequence[Ranked], out: Path) -> None:
     typer.echo(f"{written} written to {out}", err=True)
 
 
+def _tell_weakness(predictor: Predictor, rule: SetRule) -> None:
+    """Say where sets hold classes for want of validation images alone."""
+    from finevote.evaluation.conformal import fewest_images
+
+    calibration, num_classes = predictor.bundle.calibration, len(predictor.class_names)
+    if calibration is not None and (always := calibration.count_always_in(rule, num_classes=num_classes)):
+        whose = " of a class" if rule.each_class else ""
+        which = "all classes" if always == num_classes else f"{always} of {num_classes} classes"
+        typer.echo(
+            f"note: a coverage of {rule.coverage:g} takes {fewest_images(rule.coverage):,} validation images{whose}, "
+            f"and the bundle has seen fewer: {which} are in every set",
+            err=True,
+        )
+
+
 def _refuse_without(main: str, value: float | None, **options: object) -> None:
     if value is None and (given := _names_of(options)):
         raise ArgumentError(f"{' and '.join(given)} without --{main}, to which it belongs: give --{main} too")
 
 
-def _refuse_together(**options: float | None) -> None:
-    if given := _names_of(options):
-        raise ArgumentError(
-            f"--together with {' and '.join(given)}: what is promised was calibrated on single photographs, and does "
-            "not hold for several together: leave one of them out"
-        )
+def _refuse_both(option: str, value: object, reason: str, **options: object) -> None:
+    if value is not None and (given := _names_of(options)):
+        raise ArgumentError(f"{option} with {' and '.join(given)}: {reason}: leave one of them out")
 
 
 def _names_of(options: Mapping[str, object]) -> list[str]:

@@ -19,7 +19,7 @@ EXPECTED = Taxonomy(
 
 
 def write(path, text=TABLE):
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", newline="")
     return path
 
 
@@ -27,7 +27,14 @@ def test_rows_are_brought_into_the_order_of_the_classes(tmp_path):
     assert read_taxonomy(write(tmp_path / "t.csv"), CLASSES) == EXPECTED
 
 
-@pytest.mark.parametrize("form", [TABLE.replace(",", ";"), TABLE.replace(",", "\t"), "\ufeff" + TABLE + "\n\n"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *(TABLE.replace(",", mark) for mark in ";\t"),
+        *(TABLE.replace("\n", end) for end in ("\r\n", "\r", "\n\n")),
+        "\ufeff" + TABLE,
+    ],
+)
 def test_other_separators_a_mark_and_blank_lines_are_read(tmp_path, form):
     assert read_taxonomy(write(tmp_path / "t.csv", form), CLASSES) == EXPECTED
 
@@ -39,11 +46,13 @@ def test_a_taxonomy_comes_back_from_json():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (TABLE.partition("\n")[2], "its first line is of the class red: put a line with these above it"),
+        ('"' + TABLE, "must begin with"),
         ("", "must begin with the names of two or more levels.*it has nothing"),
         ("colour\nred\n", "must begin with the names of two or more levels.*it has colour"),
         (TABLE.replace("kind", "colour"), "it has colour, colour, all"),
         (TABLE + "rad,warm,colours\n", "line 5: there is no class 'rad'; did you mean 'red'"),
-        (TABLE + "red,warm,colours\n", "line 5: red is listed a second time"),
+        (TABLE + "red,warm,colours\n" * 2, r"bad rows \(2\): line 5: red is listed a second time"),
         (TABLE.replace("green,cold", "green,"), "line 3: 3 names are needed, none of them blank"),
         (TABLE.replace("blue,cold,colours\n", ""), "has no row for 1 class: blue: add them"),
         (TABLE.replace("green,cold,colours", "green,cold,tints"), "kind cold is in all colours and all tints"),

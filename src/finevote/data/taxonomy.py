@@ -38,6 +38,11 @@ def read_taxonomy(path: Path, class_names: Sequence[str]) -> Taxonomy:
             first ten told), rows of other classes, none for one of the classes, or a taxon below two others.
     """
     levels, rows = _read(path)
+    if levels[0] in class_names:
+        raise DataError(
+            f"{path} must begin with the names of levels, such as species,genus,family, but its first line is of the "
+            f"class {levels[0]}: put a line with these above it"
+        )
     lineages: dict[str, tuple[str, ...]] = {}
     problems = []
     for line, names in rows:

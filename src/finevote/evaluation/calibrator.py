@@ -65,15 +65,24 @@ class Calibration:
         Raises:
             ArgumentError: there is no such method, or the coverage is not between 0 and 1.
         """
+        thresholds = self._thresholds(rule, num_classes=probabilities.shape[1])
+        return conformal.prediction_sets(probabilities, thresholds, method=rule.method)
+
+    def count_always_in(self, rule: SetRule, *, num_classes: int) -> int:
+        """Return how many classes are in every set, for want of images that the coverage could be kept by.
+
+        Raises as `sets` does.
+        """
+        return int(np.isinf(self._thresholds(rule, num_classes=num_classes)).sum())
+
+    def _thresholds(self, rule: SetRule, *, num_classes: int) -> Rates:
+        """Return the score up to which each class is in a set, (C,)."""
         if rule.method not in self.scores:
             raise ArgumentError(f"there are no sets by {rule.method!r}{suggest(rule.method, self.scores)}")
         scores, coverage = self.scores[rule.method], rule.coverage
-        threshold: float | Rates = conformal.conformal_threshold(scores, coverage=coverage)
         if rule.each_class:
-            threshold = conformal.class_thresholds(
-                scores, self.labels, coverage=coverage, num_classes=probabilities.shape[1]
-            )
-        return conformal.prediction_sets(probabilities, threshold, method=rule.method)
+            return conformal.class_thresholds(scores, self.labels, coverage=coverage, num_classes=num_classes)
+        return np.full(num_classes, conformal.conformal_threshold(scores, coverage=coverage))
 
     def num_open_classes(self, coverage: float, *, num_classes: int) -> int:
         """Return how many classes have too few images for a threshold of their own, and so are in every set by class.

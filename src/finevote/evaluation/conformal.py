@@ -85,6 +85,11 @@ def conformal_rank(num_images: int, *, coverage: float) -> int:
     return ceil(round((num_images + 1) * coverage, 9))  # 0.95 x 20 is 19, whatever floats say
 
 
+def fewest_images(coverage: float) -> int:
+    """Return how many images a threshold below infinity takes, 0 < `coverage` < 1: 19 for 95%."""
+    return ceil(round(coverage / (1 - coverage), 9))
+
+
 def prediction_sets(probabilities: Rates, threshold: float | Rates, *, method: str) -> NDArray[np.bool_]:
     """Return which classes each set holds, (n, C); the likeliest class is always in, which adds to coverage.
 
