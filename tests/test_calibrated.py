@@ -19,7 +19,7 @@ from finevote.run_folder import RunFolder
 from finevote.training.fit import fit
 from finevote.tune_speed import tune_speed
 from finevote.types import Predictions
-from tests.tiny import CLASSES, make_config, make_model, write_photographs, write_run
+from tests.tiny import CLASSES, make_config, make_model, write_bundle, write_photographs, write_run
 
 
 def some_predictions(num_images=60):
@@ -147,6 +147,25 @@ def test_fit_calibrates_on_validation_as_the_bundle_predicts(tmp_path):
     assert found.labels.tolist() == expected.labels.tolist()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((0.999,), "takes 999 validation images, and the bundle has seen fewer: all classes are in every set"),
+        (
+            (0.95, "--each-class"),
+            "19 validation images of a class, and the bundle has seen fewer: 1 of 3 classes are",
+        ),
+        ((0.95,), None),
+        ((0.9, "--each-class"), None),
+    ],
+)
+def test_predict_says_where_sets_are_large_for_want_of_validation_images(finished, run, options, words):
+    assert np.bincount(calibrate(some_predictions()).labels).tolist() == [16, 21, 23]
+    code, _, err = run("predict", finished, photograph(finished), "--coverage", *options)
+    assert code == 0
+    assert words in err if words else "note:" not in err
+
+
 def test_predict_says_what_error_cannot_be_promised(finished, run):
     code, _, err = run("predict", finished, photograph(finished), "--max-error", 0.02)
     assert code == 2
@@ -194,7 +213,8 @@ def test_calibrate_fits_anew_at_the_keep_rate_of_the_bundle(finished, run):
     assert read_manifest(finished / "bundle").sha256 != before
     assert (finished / "bundle" / "model.safetensors").read_bytes() == weights
     assert f"temperature {found.temperature:.3g} at keep rate 0.5" in out
-    assert f"{calibrate(some_predictions()).temperature:.3g} at keep rate 1" in out
+    assert f"before: {calibrate(some_predictions()).temperature:.3g} at keep rate 1\n" in out
+    assert out.endswith(f"next: finevote evaluate {finished}\n")  # nothing is saved
 
 
 def test_after_calibrate_saved_predictions_and_the_ledger_still_count(finished, run):
@@ -205,6 +225,49 @@ def test_after_calibrate_saved_predictions_and_the_ledger_still_count(finished, 
     assert again.num_test_openings == 1
     assert again.sections["trust"].temperature == load_bundle(finished / "bundle").calibration.temperature
     assert run("predict", finished, photograph(finished), "--coverage", 0.9)[0] == 0
+
+
+def test_calibrate_names_the_measurements_that_hold_and_no_others(finished, run):
+    evaluate(finished, split="test")
+    evaluate(finished, split="val", keep_rate=0.5)
+    _, out, _ = run("calibrate", finished)
+    command = out.splitlines()[-1].removeprefix("next: finevote ")
+    assert command == f"evaluate {finished} --split test --saved"
+    assert run(*command.split())[0] == 0
+    evaluate(finished, split="val")
+    (finished / "evaluation" / "test" / "report.json").write_text("{")
+    assert run("calibrate", finished)[1].endswith(f"next: finevote evaluate {finished} --saved\n")
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "not listed", "none"])
+def test_calibrate_replaces_a_calibration_that_is_damaged(finished, run, damage):
+    path = finished / "bundle" / "calibration.safetensors"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "changed":
+        path.write_bytes(b"changed")
+    else:
+        write_bundle(finished / "bundle")  # of the same model, without calibration
+        if damage == "not listed":
+            path.write_bytes(b"left behind")
+    if damage != "none":
+        code, _, err = run("predict", finished, photograph(finished))
+        assert (code, f"make it anew with `finevote calibrate {finished}`" in err) == (2, True)
+    code, out, err = run("calibrate", finished)
+    assert code == 0, err
+    assert "before: none that can be read\n" in out
+    assert load_bundle(finished / "bundle").calibration is not None
+
+
+def test_calibrate_refuses_a_bundle_whose_weights_were_changed(finished, run):
+    for name in ("model.safetensors", "calibration.safetensors"):
+        with (finished / "bundle" / name).open("ab") as file:
+            file.write(b"more")
+    before = {path.name: path.read_bytes() for path in (finished / "bundle").iterdir()}
+    code, _, err = run("calibrate", finished)
+    assert (code, "model.safetensors has" in err) == (2, True)
+    assert "finevote calibrate" not in err
+    assert {path.name: path.read_bytes() for path in (finished / "bundle").iterdir()} == before
 
 
 def test_a_bundle_stays_as_it_was_where_a_calibration_cannot_be_written(finished, monkeypatch):

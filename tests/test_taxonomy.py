@@ -12,7 +12,7 @@ from finevote.measure.evaluate import evaluate
 from finevote.predictor import Predictor
 from finevote.training.fit import fit
 from finevote.types import Taxonomy
-from tests.tiny import make_config, write_photographs
+from tests.tiny import make_config, write_photographs, write_run
 from tests.training.helpers import changed
 
 TABLE = "colour,kind\nred,warm\ngreen,cold\nblue,cold\n"
@@ -101,3 +101,48 @@ def test_the_command_takes_it_and_refuses_it_with_resume(run, tmp_path):
     assert "none.csv" in err
     code, _, err = run("fit", "--resume", tmp_path / "run", "--taxonomy", tmp_path / "none.csv")
     assert "leave out --taxonomy" in err
+
+
+def make_run_without(tmp_path):
+    data = write_photographs(tmp_path / "data")
+    return write_run(tmp_path / "run", data=data), data
+
+
+def test_calibrate_gives_a_bundle_the_taxonomy_that_now_lies_beside_the_data(run, tmp_path):
+    folder, data = make_run_without(tmp_path)
+    evaluate(folder)
+    (data / "taxonomy.csv").write_text(TABLE)
+    code, out, err = run("calibrate", folder)
+    assert code == 0, err
+    assert "taxonomy: colour, kind\n" in out
+    assert load_bundle(folder / "bundle").taxonomy == EXPECTED
+    assert "taxonomy" in evaluate(folder, saved=True).sections
+    assert run("predict", folder, photograph(folder), "--sure", "0.9")[0] == 0
+
+
+def test_calibrate_takes_a_taxonomy_in_the_place_of_another_and_keeps_it(finished, run, tmp_path):
+    table = tmp_path / "other.csv"
+    table.write_text("colour,side\nred,left\ngreen,left\nblue,right\n")
+    assert run("calibrate", finished, "--taxonomy", table)[0] == 0
+    assert load_bundle(finished / "bundle").taxonomy.levels == ("colour", "side")
+    code, out, _ = run("calibrate", finished)  # beside the data there is the old one
+    assert (code, "taxonomy" in out) == (0, False)
+    assert load_bundle(finished / "bundle").taxonomy.levels == ("colour", "side")
+
+
+def test_calibrate_reads_a_taxonomy_of_held_out_classes_too(run, tmp_path):
+    data = write_photographs(tmp_path / "data")
+    config = changed(changed(make_config(), "data", hold_out_classes=("green",)), "training", batch_size=4)
+    folder = fit(config, data, out=tmp_path / "run")
+    (tmp_path / "kinds.csv").write_text(TABLE)
+    code, _, err = run("calibrate", folder, "--taxonomy", tmp_path / "kinds.csv")
+    assert code == 0, err
+    assert load_bundle(folder / "bundle").taxonomy.lineages == (("blue", "cold"), ("red", "warm"))
+
+
+def test_calibrate_leaves_a_bundle_alone_whose_new_taxonomy_is_of_other_classes(finished, run, tmp_path):
+    (tmp_path / "kinds.csv").write_text(TABLE.replace("red", "rad"))
+    before = (finished / "bundle" / "bundle.json").read_bytes()
+    code, _, err = run("calibrate", finished, "--taxonomy", tmp_path / "kinds.csv")
+    assert (code, "line 2: there is no class 'rad'; did you mean 'red'?" in err) == (2, True)
+    assert (finished / "bundle" / "bundle.json").read_bytes() == before

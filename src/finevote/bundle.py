@@ -33,6 +33,7 @@ from finevote.errors import BundleError, FinevoteError
 from finevote.evaluation.calibrator import Calibration
 from finevote.files import atomic_folder, atomic_write, sha256_of
 from finevote.model import FineGrainedClassifier
+from finevote.run_folder import RunFolder
 from finevote.types import Preprocessing, Taxonomy
 
 FORMAT_VERSION = 1
@@ -158,23 +159,31 @@ def record_keep_rate(
         _replace_calibration(folder, content, calibration)
 
 
-def record_calibration(folder: Path, calibration: Calibration) -> None:
+def record_calibration(folder: Path, calibration: Calibration, *, taxonomy: Taxonomy | None = None) -> None:
     """Put a calibration in the place of the bundle's; the bundle changes as a whole or not at all.
+
+    Args:
+        folder: of the bundle.
+        calibration: of its model.
+        taxonomy: of its classes, to put in the place of the bundle's; None leaves what is there.
 
     Raises:
         BundleError: as `read_manifest`.
     """
-    _replace_calibration(folder, read_manifest(folder).model_dump(mode="json", exclude={"sha256"}), calibration)
+    content = read_manifest(folder).model_dump(mode="json", exclude={"sha256"})
+    if taxonomy is not None:
+        content["taxonomy"] = taxonomy.to_dict()
+    _replace_calibration(folder, content, calibration)
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Read a bundle after checking every file of it.
+def load_bundle(folder: Path, *, with_calibration: bool = True) -> Bundle:
+    """Read a bundle after checking every file of it; a calibration that is to be replaced may be left out.
 
     Raises:
         BundleError: the folder is no bundle, of another format, or a file in it is missing, unknown, cut or changed.
     """
     manifest = read_manifest(folder)
-    _check_files(folder, manifest)
+    _check_files(folder, manifest, passed_over=frozenset() if with_calibration else frozenset({CALIBRATION_NAME}))
     try:
         config = config_from_values(manifest.config, source="its settings")
         model = build_model(config, num_classes=len(manifest.class_names), load_weights=False)
@@ -190,7 +199,7 @@ def load_bundle(folder: Path) -> Bundle:
         manifest.preprocessing,
         config,
         manifest,
-        calibration=_load_calibration(folder / CALIBRATION_NAME) if CALIBRATION_NAME in manifest.files else None,
+        calibration=_load_calibration(folder) if with_calibration and CALIBRATION_NAME in manifest.files else None,
         taxonomy=Taxonomy.from_dict(manifest.taxonomy) if manifest.taxonomy else None,
     )
 
@@ -240,17 +249,24 @@ def _describe(path: Path) -> FileEntry:
     return FileEntry(size_bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
+def _check_files(folder: Path, manifest: Manifest, *, passed_over: frozenset[str]) -> None:
     """Raise BundleError naming every file that is not as it was written."""
-    found = {item.name for item in folder.iterdir()} - {MANIFEST_NAME} - _LEFT_BY_SYSTEMS
-    expected = set(manifest.files)
-    problems = [f"{name} is missing" for name in sorted({*expected, WEIGHTS_NAME} - found)]
-    problems += [f"{name} is not listed in {MANIFEST_NAME}: remove it" for name in sorted(found - expected)]
+    found = {item.name for item in folder.iterdir()} - {MANIFEST_NAME} - _LEFT_BY_SYSTEMS - passed_over
+    expected = set(manifest.files) - passed_over
+    problems = dict.fromkeys(sorted({*expected, WEIGHTS_NAME} - found), "is missing")
+    problems |= dict.fromkeys(sorted(found - expected), f"is not listed in {MANIFEST_NAME}: remove it")
     for name in sorted(found & expected):
-        problem = _find_change(folder / name, manifest.files[name])
-        problems += [f"{name} {problem}"] if problem else []
+        if problem := _find_change(folder / name, manifest.files[name]):
+            problems[name] = problem
     if problems:
-        raise BundleError(f"the bundle {folder} is not as it was written ({'; '.join(problems)}): {_ADVICE}")
+        told = "; ".join(f"{name} {problem}" for name, problem in problems.items())
+        advice = _advice_on_calibration(folder) if problems.keys() == {CALIBRATION_NAME} else _ADVICE
+        raise BundleError(f"the bundle {folder} is not as it was written ({told}): {advice}")
+
+
+def _advice_on_calibration(folder: Path) -> str:
+    is_of_run = RunFolder(folder.parent).config_yaml.is_file()
+    return f"make it anew with `finevote calibrate {folder.parent}`, or {_ADVICE}" if is_of_run else _ADVICE
 
 
 def _find_change(path: Path, entry: FileEntry) -> str | None:
@@ -294,7 +310,8 @@ def _save_calibration(path: Path, calibration: Calibration) -> None:
     save_arrays(arrays, path)
 
 
-def _load_calibration(path: Path) -> Calibration:
+def _load_calibration(folder: Path) -> Calibration:
+    path = folder / CALIBRATION_NAME
     try:
         arrays = load_arrays(path)
         return Calibration(
@@ -307,7 +324,7 @@ def _load_calibration(path: Path) -> Calibration:
             class_means=arrays.get("class_means"),
         )
     except (SafetensorError, KeyError) as error:
-        raise BundleError(f"cannot read {path} ({error}): {_ADVICE}") from error
+        raise BundleError(f"cannot read {path} ({error}): {_advice_on_calibration(folder)}") from error
 
 
 def _named(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -263,7 +263,7 @@ class Predictor:
         if calibration is None:
             raise ArgumentError(
                 "the bundle has no calibration for sets or unknowns: it was fitted without validation images, or by an "
-                "earlier finevote; fit it with them"
+                "earlier finevote: fit it with them, or run `finevote calibrate` on the run"
             )
         if calibration.keep_rate != self.model.keep_rate:
             raise ArgumentError(

@@ -48,7 +48,7 @@ def test_none_of_the_classes_is_said_as_rarely_of_known_images_as_stated_and_mor
     ("rule", "words"),
     [
         (AnswerRule(0.05, "distanc"), "no score of the unknown is called 'distanc'; did you mean 'distance'"),
-        (AnswerRule(0.05, "distance"), "has no scores by 'distance'.*fit it anew"),
+        (AnswerRule(0.05, "distance"), "has no scores by 'distance'.*run `finevote calibrate`"),
         (AnswerRule(5, "energy"), "false_alarms=5 must lie between 0 and 1"),
         (AnswerRule(max_error=0.001), r"promises an error of 0\.001 or less from the 300 .* takes 2,995 or more"),
         (AnswerRule(max_error=1.5), r"max_error=1\.5 must lie between 0 and 1"),

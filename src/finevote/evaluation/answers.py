@@ -102,8 +102,8 @@ def _check_sure(rule: AnswerRule, taxonomy: Taxonomy | None) -> None:
         raise ArgumentError("sure and max_error are two ways to leave a class unnamed: leave out one")
     if taxonomy is None:
         raise ArgumentError(
-            "the bundle has no taxonomy to answer from: put a taxonomy.csv beside the data, or give it to "
-            "`finevote fit --taxonomy FILE`"
+            "the bundle has no taxonomy to answer from: put a taxonomy.csv beside the data, or give one by --taxonomy, "
+            "and run `finevote calibrate` on the run"
         )
 
 
@@ -113,7 +113,7 @@ def _find_unknown(calibration: Calibration, method: str, false_alarms: float) ->
     if method not in calibration.unknown:
         raise ArgumentError(
             f"the bundle has no scores by {method!r} to set a threshold by: it was fitted by an earlier finevote; "
-            "fit it anew"
+            "run `finevote calibrate` on the run"
         )
     scores = calibration.unknown[method]
     threshold = alarm_threshold(scores, false_alarms=false_alarms)
@@ -129,7 +129,7 @@ def _find_confidence(calibration: Calibration, max_error: float) -> float:
     if calibration.confidences is None or calibration.is_right is None:
         raise ArgumentError(
             "the bundle does not know which validation images were named right: it was fitted by an earlier finevote; "
-            "fit it anew"
+            "run `finevote calibrate` on the run"
         )
     promise = promise_error(calibration.confidences, calibration.is_right, max_error=max_error)
     if promise is None:
