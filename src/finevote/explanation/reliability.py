@@ -36,5 +36,5 @@ def reliability_diagram(
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("how sure", fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
     axes.set_ylabel("how often right", fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
-    style.legend_above(axes, num_columns=2)
+    style.legend_above(axes, width_in=_SIDE_IN, num_columns=2)
     return figure

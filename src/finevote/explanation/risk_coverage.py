@@ -44,5 +44,5 @@ def risk_coverage_plot(curves: Mapping[str, Sequence[tuple[float, float]]], *, t
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if highest > 0.05 else 1))
     axes.set_xlabel("answered, the surest first", fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
     axes.set_ylabel("wrong among them", fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
-    style.legend_above(axes)
+    style.legend_above(axes, width_in=_WIDTH_IN, num_columns=4)
     return figure

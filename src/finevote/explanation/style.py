@@ -91,13 +91,12 @@ def plain_axes(axes: Axes) -> None:
     axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=SMALL_PT, labelfontfamily=_FAMILY)
 
 
-def legend_above(axes: Axes, *, num_columns: int = 4) -> None:
-    """Name the curves above the axes, where no curve can be; names are cut to what a column of it holds."""
+def legend_above(axes: Axes, *, width_in: float, num_columns: int) -> None:
+    """Name the curves above the axes, where no curve can be; names are cut to what a column of `width_in` holds."""
     handles, names = axes.get_legend_handles_labels()
-    width_in = axes.get_window_extent().width / axes.get_figure(root=True).dpi / num_columns - 0.45
     axes.legend(
         handles,
-        [fit_text(name, width_in=width_in, max_lines=1, size=SMALL_PT) for name in names],
+        [fit_text(name, width_in=width_in / num_columns - 0.45, max_lines=1, size=SMALL_PT) for name in names],
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
         ncols=num_columns,
