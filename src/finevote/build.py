@@ -3,8 +3,11 @@
 import copy
 import logging
 import signal
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -186,8 +189,16 @@ def as_pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
+class _Loader(DataLoader[Batch]):
+    """Starts its processes with Ctrl-C put off: in the middle of a fork it would be lost, and end the new process."""
+
+    def __iter__(self) -> Any:
+        with _put_off_interrupts():
+            return super().__iter__()
+
+
 def _loader(dataset: Any, sampler: Any, *, num_workers: int) -> DataLoader[Batch]:
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
@@ -196,6 +207,23 @@ def _loader(dataset: Any, sampler: Any, *, num_workers: int) -> DataLoader[Batch
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals_to_the_main_process,
     )
+
+
+@contextmanager
+def _put_off_interrupts() -> Iterator[None]:
+    """Let a Ctrl-C that comes inside the block act at its end; only the main thread has a say in signals."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    caught: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda _, frame: caught.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        before(signal.SIGINT, caught[0])
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:
