@@ -1,12 +1,11 @@
 import json
 import shutil
-from math import comb
+from dataclasses import replace
 
 import pytest
 
 from finevote.bundle import load_bundle, read_manifest, record_keep_rate
 from finevote.errors import ArgumentError
-from finevote.evaluation.intervals import mcnemar
 from finevote.measure.evaluate import evaluate
 from finevote.measure.opening import open_split
 from finevote.predictor import Predictor
@@ -43,6 +42,21 @@ def test_counts_are_those_of_predictions_at_each_rate(finished):
     assert [point.num_correct for point in curve.points] == [row.sum() for row in right]
     assert [point.num_lost for point in curve.points] == [(right[0] & ~row).sum() for row in right]
     assert [point.num_won for point in curve.points] == [(~right[0] & row).sum() for row in right]
+
+
+def test_figures_at_each_rate_are_those_of_subjects_where_images_have_one(finished, monkeypatch):
+    def open_as_one_subject(*args, **options):
+        source = open_split(*args, **options)
+        records = tuple(replace(record, group="the same bird") for record in source.splits["val"])
+        return replace(source, splits={**source.splits, "val": records})
+
+    alone = tune_speed(finished, rates=[0.4], dry_run=True)
+    monkeypatch.setattr("finevote.tune_speed.open_split", open_as_one_subject)
+    grouped = tune_speed(finished, rates=[0.4], dry_run=True)
+    for one, other in zip(alone.points, grouped.points, strict=True):
+        assert other.accuracy == one.accuracy
+        assert other.high - other.low > 1.5 * (one.high - one.low)
+        assert other.p_value == 1  # one subject tells nothing, whatever it says
 
 
 def test_what_is_chosen_becomes_the_bundle_s_own(finished):
@@ -131,10 +145,3 @@ def test_timed_calls_take_turns():
     assert calls == ["a", "b"] * 4
     assert seconds.shape == (2, 3)
     assert (seconds >= 0).all()
-
-
-@pytest.mark.parametrize(("lost", "won"), [(0, 0), (1, 0), (7, 2), (2, 7), (5, 5), (30, 11)])
-def test_mcnemar_is_a_fair_coin_thrown_for_each_image_that_differs(lost, won):
-    tosses = lost + won
-    tail = sum(comb(tosses, heads) for heads in range(min(lost, won) + 1)) / 2**tosses
-    assert mcnemar(lost, won) == pytest.approx(min(1.0, 2 * tail))

@@ -20,6 +20,7 @@ from finevote.errors import ArgumentError, RunError
 from finevote.evaluation.augmentation import measure_augmentation
 from finevote.evaluation.calibrator import SetRule
 from finevote.evaluation.metrics import softmax
+from finevote.evaluation.paired import paired_test
 from finevote.evaluation.predict import take_rows
 from finevote.evaluation.predictions import load_predictions, save_predictions
 from finevote.evaluation.shares import share
@@ -210,8 +211,11 @@ def test_a_row_holds_accuracy_gain_and_exact_test():
 
 def test_images_of_one_subject_count_as_one():
     groups = np.repeat([f"group {number}" for number in range(20)], 10)
-    (row,) = measure_augmentation(some_predictions(groups=groups)).rows
+    found = some_predictions(groups=groups)
+    (row,) = measure_augmentation(found).rows
     assert row.gain.num_units == 20
+    right = [logits.argmax(axis=1) == found.labels for logits in (found.logits, found.view_logits.mean(axis=1))]
+    assert row.p_value == paired_test(*right, groups=groups).p_value != paired_test(*right).p_value
 
 
 def test_views_are_kept_in_the_file_and_with_their_rows(tmp_path):

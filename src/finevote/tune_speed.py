@@ -22,8 +22,9 @@ from finevote.bundle import WEIGHTS_NAME, Bundle, record_keep_rate
 from finevote.config import VotingConfig
 from finevote.errors import ArgumentError
 from finevote.evaluation.calibrator import Calibration
-from finevote.evaluation.intervals import mcnemar, wilson_interval
-from finevote.evaluation.predict import evaluation_mode
+from finevote.evaluation.paired import paired_test
+from finevote.evaluation.predict import evaluation_mode, subject_names
+from finevote.evaluation.shares import Groups, share
 from finevote.explanation.figures import save_figure
 from finevote.explanation.speed import Mark, speed_curve
 from finevote.files import atomic_write
@@ -45,7 +46,7 @@ class SpeedPoint(NamedTuple):
     """What one keep rate gives: shares in [0, 1] with the 95% interval, and times as medians of ratios.
 
     `num_lost` images are named right at keep rate 1 but wrong here, `num_won` the other way round; `p_value` is that of
-    McNemar's exact test between the two.
+    `paired_test` between the two.
     """
 
     keep_rate: float
@@ -112,8 +113,8 @@ class SpeedCurve:
         notes = (
             f"\n{self.summary}\n"
             f"* is the fastest within {self.max_drop:g} points of keep rate 1, chosen on {self.num_images:,} "
-            f"{self.split} images, of which one is {100 / self.num_images:.2g} points. Lost, won and McNemar's exact p "
-            f"are against keep rate 1. Times: median ratios, {self.batch_size} images at once, {self.device}."
+            f"{self.split} images, of which one is {100 / self.num_images:.2g} points. Lost, won and the exact paired "
+            f"p are against keep rate 1. Times: median ratios, {self.batch_size} images at once, {self.device}."
         )
         return Group(Text(f"{self.run}: {self.split} split of {self.data}", style="bold"), "", table, Text(notes))
 
@@ -155,7 +156,7 @@ def tune_speed(
     source = open_split(folder, bundle, split="val", data=data)
     is_right = _name_right(predictor, source, ordered)
     seconds = time_forwards(_forwards(bundle, predictor.device, ordered, batch_size=batch_size))
-    points = _make_points(ordered, is_right, seconds)
+    points = _make_points(ordered, is_right, seconds, groups=subject_names(source.splits["val"]))
     curve = SpeedCurve(
         run=str(run),
         data=source.name,
@@ -254,24 +255,19 @@ def _name_right(predictor: Predictor, source: DataSource, rates: Sequence[float]
 
 
 def _make_points(
-    rates: Sequence[float], is_right: NDArray[np.bool_], seconds: NDArray[np.float64]
+    rates: Sequence[float], is_right: NDArray[np.bool_], seconds: NDArray[np.float64], *, groups: Groups | None
 ) -> tuple[SpeedPoint, ...]:
     """Return the points; `seconds` (rates + 1, rounds) are those of the rates, and last of the plain backbone."""
     exact = is_right[0]
     time_ratios, plain_ratios = (np.median(seconds / seconds[other], axis=1).tolist() for other in (0, -1))
     points = []
     for number, (rate, right) in enumerate(zip(rates, is_right, strict=True)):
-        num_correct, num_images = int(right.sum()), len(right)
-        num_lost, num_won = int((exact & ~right).sum()), int((right & ~exact).sum())
         points.append(
             SpeedPoint(
                 rate,
-                num_correct,
-                num_correct / num_images,
-                *wilson_interval(num_correct, num_images),
-                num_lost=num_lost,
-                num_won=num_won,
-                p_value=mcnemar(num_lost, num_won),
+                int(right.sum()),
+                *share(right, groups=groups)[:3],
+                *paired_test(exact, right, groups=groups),
                 time_ratio=time_ratios[number],
                 plain_time_ratio=plain_ratios[number],
             )

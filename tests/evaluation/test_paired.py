@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -11,9 +12,9 @@ from finevote.evaluation.paired import (
     class_changes,
     hierarchical_bootstrap,
     holm,
-    mcnemar_exact,
     mean_over_units,
     paired_bootstrap,
+    paired_test,
 )
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -30,13 +31,13 @@ def test_mcnemar_is_the_doubled_binomial_tail(rows):
     first, second = np.array(rows).T
     b, c = int((first & ~second).sum()), int((second & ~first).sum())
     tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
-    assert mcnemar_exact(first, second) == (b, c, pytest.approx(min(1.0, 2 * tail)))
+    assert paired_test(first, second) == (b, c, pytest.approx(min(1.0, 2 * tail)))
 
 
 @given(pairs)
 def test_exchanging_the_two_exchanges_what_is_said_of_them(rows):
     first, second = np.array(rows).T
-    here, there = mcnemar_exact(first, second), mcnemar_exact(second, first)
+    here, there = paired_test(first, second), paired_test(second, first)
     assert (here.only_first, here.only_second, here.p_value) == (there.only_second, there.only_first, there.p_value)
     one = paired_bootstrap(first, second, seed=0, num_draws=500)
     assert one.low <= one.value <= one.high
@@ -64,8 +65,72 @@ def test_the_interval_covers_the_truth_about_95_times_in_100(n, lost, gained):
 
 def test_equally_good_classifiers_are_told_apart_in_at_most_5_of_100():
     rng = np.random.default_rng(0)
-    p_values = [mcnemar_exact(*draw_pair(rng, 500, lost=0.05, gained=0.05)).p_value for _ in range(1000)]
+    p_values = [paired_test(*draw_pair(rng, 500, lost=0.05, gained=0.05)).p_value for _ in range(1000)]
     assert np.mean(np.array(p_values) < 0.05) <= 0.05
+
+
+grouped_pairs = st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from("abcdefgh")), min_size=1, max_size=60)
+
+
+@given(grouped_pairs)
+def test_of_groups_it_counts_every_way_to_exchange_the_two_within_groups(rows):
+    first, second = np.array([row[:2] for row in rows]).T
+    groups = [row[2] for row in rows]
+    sums = [sum(int(b) - int(a) for a, b, group in rows if group == name) for name in sorted(set(groups))]
+    totals = [abs(np.dot(signs, sums)) for signs in itertools.product((-1, 1), repeat=len(sums))]
+    found = paired_test(first, second, groups=groups)
+    assert found.p_value == pytest.approx(np.mean(np.array(totals) >= abs(sum(sums))))
+    assert found[:2] == paired_test(first, second)[:2]
+
+
+def test_of_groups_it_is_the_permutation_test_of_scipy():
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        first, second = draw_pair(rng, 60, lost=0.1, gained=0.25)
+        groups = rng.integers(11, size=60).astype(str)
+        sums = [float((second[groups == name].astype(int) - first[groups == name]).sum()) for name in set(groups)]
+        oracle = stats.permutation_test(
+            (sums, np.zeros(len(sums))), lambda a, b: (a - b).sum(), permutation_type="samples", n_resamples=np.inf
+        )
+        assert paired_test(first, second, groups=groups).p_value == pytest.approx(oracle.pvalue)
+
+
+def test_of_many_groups_it_comes_to_the_chi_squared_of_clustered_pairs():
+    rng = np.random.default_rng(0)
+    first, second = draw_pair(rng, 20_000, lost=0.1, gained=0.104)
+    groups = rng.integers(4000, size=20_000).astype(str)
+    change = second.astype(int) - first
+    sums = np.bincount(groups.astype(int), weights=change)
+    expected = stats.chi2.sf(sums.sum() ** 2 / (sums**2).sum(), 1)
+    assert paired_test(first, second, groups=groups).p_value == pytest.approx(expected, abs=0.01)
+
+
+def test_groups_of_one_image_are_images():
+    first, second = draw_pair(np.random.default_rng(0), 200, lost=0.05, gained=0.1)
+    assert paired_test(first, second, groups=np.arange(200).astype(str)) == paired_test(first, second)
+
+
+@pytest.mark.parametrize(("num_groups", "sizes"), [(12, (4, 4)), (60, (1, 20)), (300, (1, 6))])
+def test_equal_classifiers_are_told_apart_by_groups_in_at_most_5_of_100(num_groups, sizes):
+    """Most images of a subject are named alike, so that McNemar's test of images sees evidence where there is none."""
+    rng = np.random.default_rng(0)
+    told_apart = np.zeros(2)
+    for _ in range(1000):
+        members = np.repeat(np.arange(num_groups), rng.integers(sizes[0], sizes[1] + 1, num_groups))
+        of_group = np.stack(draw_pair(rng, num_groups, lost=0.2, gained=0.2))[:, members]
+        of_image = np.stack(draw_pair(rng, len(members), lost=0.2, gained=0.2))
+        first, second = np.where(rng.random(len(members)) < 0.8, of_group, of_image)
+        for number, groups in enumerate((members.astype(str), None)):
+            told_apart[number] += paired_test(first, second, groups=groups).p_value < 0.05
+    assert told_apart[0] <= 50 + 2 * 7  # two standard deviations of 1,000 tosses at 5%
+    assert told_apart[1] >= 150
+
+
+def test_a_better_classifier_is_told_by_groups():
+    rng = np.random.default_rng(0)
+    pairs = [[np.repeat(right, 5) for right in draw_pair(rng, 200, lost=0.05, gained=0.2)] for _ in range(100)]
+    groups = np.repeat(np.arange(200), 5).astype(str)
+    assert sum(paired_test(*pair, groups=groups).p_value < 0.05 for pair in pairs) >= 95
 
 
 def test_a_classifier_beside_itself_makes_no_difference_but_keeps_an_interval():
@@ -73,7 +138,7 @@ def test_a_classifier_beside_itself_makes_no_difference_but_keeps_an_interval():
     found = paired_bootstrap(right, right, seed=0)
     assert found.value == 0
     assert -0.05 < found.low < 0 < found.high < 0.05
-    assert mcnemar_exact(right, right) == (0, 0, 1.0)
+    assert paired_test(right, right) == (0, 0, 1.0)
 
 
 def test_images_of_one_subject_count_as_one():
@@ -96,11 +161,6 @@ def test_groups_cover_where_images_alone_do_not():
             covered[number] += found.low <= 0 <= found.high
     assert covered[0] / 300 >= 0.92
     assert covered[1] / 300 <= 0.75
-
-
-def test_images_without_a_group_are_drawn_by_themselves():
-    first, second = draw_pair(np.random.default_rng(0), 50, lost=0.1, gained=0.2)
-    assert paired_bootstrap(first, second, seed=0, groups=[None] * 50) == paired_bootstrap(first, second, seed=0)
 
 
 def test_seeds_widen_the_interval():
@@ -169,10 +229,19 @@ def test_classes_tell_what_they_gain_and_lose():
     assert [row.p_value for row in rows] == pytest.approx([1.0, 2 * 2 / 2**7])
 
 
+def test_classes_whose_images_show_few_subjects_tell_less():
+    first, second = np.zeros(12, bool), np.ones(12, bool)
+    alone, grouped = (
+        class_changes(first, second, np.zeros(12, int), groups=groups) for groups in (None, np.repeat(["a", "b"], 6))
+    )
+    assert alone[0].p_value == pytest.approx(2 / 2**12)
+    assert grouped[0] == alone[0]._replace(p_value=0.5)
+
+
 @pytest.mark.parametrize("second", [[True], [0, 1], [[True, False]]])
 def test_rows_that_do_not_fit_are_refused(second):
     with pytest.raises(ArgumentError, match="two rows of n >= 1 booleans for the same images"):
-        mcnemar_exact([True, False], second)
+        paired_test([True, False], second)
 
 
 def test_groups_that_do_not_fit_are_refused():

@@ -58,6 +58,8 @@ def test_images_of_one_subject_count_as_one():
         assert (row.low, row.high) == share(is_right, groups=alike.groups)[1:3]
         low, high = wilson_interval(int(is_right.sum()), 240)
         assert row.high - row.low > 1.5 * (high - low)
+    alone = compare_probes(predictions, answers, was_chosen_here=False)
+    assert [row.p_value for row in found.rows] == pytest.approx([row.p_value for row in alone.rows])
     model_right = alike.logits.argmax(1) == alike.labels
     assert found.model == share(model_right, groups=alike.groups)[:3]
 

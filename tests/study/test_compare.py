@@ -12,13 +12,13 @@ from PIL import Image
 
 from finevote.bundle import record_keep_rate
 from finevote.errors import ArgumentError, DataError, RunError
-from finevote.evaluation.paired import mcnemar_exact
+from finevote.evaluation.paired import paired_test
 from finevote.evaluation.predictions import load_predictions, save_predictions
 from finevote.measure.evaluate import evaluate
 from finevote.study.compare import compare, compare_contestants
 from finevote.study.comparison import verdict
-from finevote.study.contestants import Contestant, Measured
-from finevote.types import Predictions
+from finevote.study.contestants import Album, Contestant, Measured
+from finevote.types import DataSource, Predictions, Record
 from tests.tiny import write_photographs, write_run
 
 
@@ -261,6 +261,23 @@ def compared(first, second):
     return verdict(duel)
 
 
+def test_images_of_one_subject_count_as_one():
+    rng = np.random.default_rng(0)
+    first, second = rng.random((2, 60)) < [[0.6], [0.8]]
+    of_images = [contestant(name, right) for name, right in (("one", first), ("two", second))]
+    of_subjects = [contestant(name, np.repeat(right, 4)) for name, right in (("one", first), ("two", second))]
+    records = {str(row): Record(str(row), 0, group=f"bird {row // 4}") for row in range(240)}
+    album = Album(DataSource("birds", tuple("abcd"), {}, read=None), records, view=None)
+    (alone,) = compare_contestants(of_images, split="val", album="no data").duels
+    found = compare_contestants(of_subjects, split="val", album=album)
+    (together,) = found.duels
+    assert found.num_groups == 60
+    assert together.p_value == pytest.approx(alone.p_value)
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
+    assert (alone.test, together.test) == ("McNemar, exact", "signs of subjects, exact")
+    assert together.only_other == 4 * alone.only_other
+
+
 def test_two_identical_models_show_no_difference():
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -276,5 +293,5 @@ def test_two_equally_good_models_show_no_difference_in_at_least_95_of_100():
         ease = rng.beta(4, 1, 300)  # each image is as easy for the one as for the other
         first, second = rng.random((2, 300)) < ease
         # Without a p-value below 5% no difference is shown, so that only these comparisons need be made in full.
-        different += mcnemar_exact(first, second).p_value < 0.05 and compared(first, second) != "no difference shown"
+        different += paired_test(first, second).p_value < 0.05 and compared(first, second) != "no difference shown"
     assert different <= 200

@@ -8,15 +8,15 @@ from rich.table import Table
 from finevote.data.views import PLAIN, VIEWS
 from finevote.evaluation.figure import Figure, percent, points, share_of
 from finevote.evaluation.fusion import joint_logits
-from finevote.evaluation.paired import Estimate, holm, mcnemar_exact, paired_bootstrap
+from finevote.evaluation.paired import Estimate, holm, paired_bootstrap, paired_test
 from finevote.types import Predictions
 
 
 class ViewsRow(NamedTuple):
     """How images fare by one kind of views, at `num_passes` forward passes each, beside the plain view.
 
-    `gained` images does the average alone name right, `lost` ones the plain view alone; `p_value` is of McNemar's exact
-    test, after Holm over the kinds of views.
+    `gained` images does the average alone name right, `lost` ones the plain view alone; `p_value` is that of
+    `paired_test`, after Holm over the kinds of views.
     """
 
     views: str
@@ -75,15 +75,14 @@ def measure_augmentation(predictions: Predictions) -> Augmentation | None:
             joint = joint_logits(logits[:, [place[view.name] for view in views]])
             found[kind] = joint.argmax(axis=1) == predictions.labels
     plain = predictions.logits.argmax(axis=1) == predictions.labels
-    tests = [mcnemar_exact(plain, right) for right in found.values()]
+    tests = [paired_test(plain, right, groups=predictions.groups) for right in found.values()]
     p_values = holm([test.p_value for test in tests])
-    groups = None if predictions.groups is None else predictions.groups.tolist()
     rows = [
         ViewsRow(
             views=kind,
             num_passes=len(VIEWS[kind]),
             accuracy=share_of(right, predictions),
-            gain=paired_bootstrap(plain, right, seed=0, groups=groups),
+            gain=paired_bootstrap(plain, right, seed=0, groups=predictions.groups),
             gained=test.only_second,
             lost=test.only_first,
             p_value=p_value,

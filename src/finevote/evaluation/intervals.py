@@ -1,11 +1,10 @@
-"""Confidence intervals of accuracies, and the test of a paired difference, from counts alone."""
+"""Confidence intervals of accuracies from counts alone."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
-from scipy.stats import binomtest
 
 from finevote.errors import ArgumentError
 
@@ -69,15 +68,3 @@ def macro_interval(num_correct: ArrayLike, num_images: ArrayLike, *, confidence:
     kish = num_classes**2 / float((1 / images).sum())
     effective = kish if variance == 0 else min(whole / variance, kish)
     return wilson_interval(min(macro, 1.0) * effective, effective, confidence=confidence)
-
-
-def mcnemar(num_lost: int, num_won: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test (McNemar 1947) that two classifiers are equally often right.
-
-    Args:
-        num_lost: images that the first names right and the second wrong.
-        num_won: images that the second names right and the first wrong.
-    """
-    if not num_lost + num_won:
-        return 1.0
-    return float(binomtest(num_lost, num_lost + num_won).pvalue)

@@ -14,14 +14,15 @@ from scipy import stats
 from finevote.errors import ArgumentError
 from finevote.evaluation.bootstrap import expanded_tail
 from finevote.evaluation.figure import Figure
-from finevote.evaluation.intervals import mcnemar, wilson_interval
+from finevote.evaluation.intervals import wilson_interval
+from finevote.evaluation.shares import Groups
 
 NUM_DRAWS = 10_000
 _DRAWS_AT_ONCE = 500  # bounds the memory of resampling
 Values = NDArray[np.float64]
 
 
-class McNemar(NamedTuple):
+class PairedTest(NamedTuple):
     """How many images only the first, and only the second, names right, and the two-sided p-value of that."""
 
     only_first: int
@@ -67,15 +68,21 @@ class ClassChange(NamedTuple):
     p_value: float
 
 
-def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> McNemar:
-    """Return the exact form of McNemar's test (1947): of the images that one of two names right, half are each one's.
+def paired_test(first: ArrayLike, second: ArrayLike, *, groups: Groups | None = None) -> PairedTest:
+    """Return the exact test that two classifiers are equally often right, of images or of whole groups.
+
+    If they are, what a unit says for one of them it might as well have said for the other: all signs of the units' sums
+    d_u of differences are equally likely, and p = P(|sum_u +-d_u| >= |sum_u d_u|). Of images by themselves that is
+    McNemar's exact test (1947); of many groups it comes to Obuchowski's (1998), sum(d_u)^2 / sum(d_u^2) against
+    chi-squared.
 
     Raises:
-        ArgumentError: the arrays are not both (n,) booleans, with n >= 1.
+        ArgumentError: the arrays are not both (n,) booleans, with n >= 1, or there is not a group for each.
     """
     one, other = _as_right(first, second)
-    only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
-    return McNemar(only_first, only_second, mcnemar(only_first, only_second))
+    patterns, counts = _units((other.astype(np.float64) - one)[None], groups)
+    p_value = _flip_signs(patterns[0].astype(np.int64), counts.astype(np.int64))
+    return PairedTest(int((one & ~other).sum()), int((other & ~one).sum()), p_value)
 
 
 def paired_bootstrap(
@@ -83,7 +90,7 @@ def paired_bootstrap(
     second: ArrayLike,
     *,
     seed: int,
-    groups: Sequence[str | None] | None = None,
+    groups: Groups | None = None,
     num_draws: int = NUM_DRAWS,
     confidence: float = 0.95,
 ) -> Estimate:
@@ -91,7 +98,7 @@ def paired_bootstrap(
 
     Half a unit that the first wins and half a one that the second does are added to those drawn from (after Bonett and
     Price 2012), and percentiles are expanded for the number of units (Hesterberg 2015, section 5.3): plain ones are
-    too narrow where few units differ, and a point where none does. An image whose group is None is one of its own.
+    too narrow where few units differ, and a point where none does.
 
     Raises:
         ArgumentError: the arrays or the groups do not fit together, or `confidence` is out of range.
@@ -130,7 +137,7 @@ def hierarchical_bootstrap(
     second: ArrayLike | None = None,
     *,
     seed: int,
-    groups: Sequence[str | None] | None = None,
+    groups: Groups | None = None,
     num_draws: int = NUM_DRAWS,
     confidence: float = 0.95,
 ) -> SeedEstimate:
@@ -145,7 +152,7 @@ def hierarchical_bootstrap(
         first: (S, n) booleans, a row for each seed.
         second: (S', n) for the same images; None to look at `first` alone.
         seed: of the draws.
-        groups: subject of each image, None for one of its own.
+        groups: subject of each image; None where every one is by itself.
         num_draws: how often to draw.
         confidence: of the interval.
 
@@ -183,7 +190,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted[np.argsort(order, kind="stable")]]
 
 
-def class_changes(first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> list[ClassChange]:
+def class_changes(
+    first: ArrayLike, second: ArrayLike, labels: ArrayLike, *, groups: Groups | None = None
+) -> list[ClassChange]:
     """Return, for every class with images, what the second gains and loses; p-values are Holm's over these classes.
 
     Raises:
@@ -193,11 +202,12 @@ def class_changes(first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> lis
     numbers = np.asarray(labels)
     if numbers.shape != one.shape:
         raise ArgumentError(f"labels {numbers.shape} must be one for each of {len(one)} images")
+    names = None if groups is None else np.asarray(groups)
     rows = []
     for label in np.unique(numbers):
-        mine = numbers == label
-        gained, lost = int((mine & other & ~one).sum()), int((mine & one & ~other).sum())
-        rows.append(ClassChange(int(label), int(mine.sum()), gained, lost, mcnemar(lost, gained)))
+        mine = np.flatnonzero(numbers == label)
+        lost, gained, p_value = paired_test(one[mine], other[mine], groups=None if names is None else names[mine])
+        rows.append(ClassChange(int(label), len(mine), gained, lost, p_value))
     adjusted = holm([row.p_value for row in rows])
     return [row._replace(p_value=p_value) for row, p_value in zip(rows, adjusted, strict=True)]
 
@@ -224,7 +234,7 @@ def _check_confidence(confidence: float) -> None:
         raise ArgumentError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
 
 
-def _units(rows: Values, groups: Sequence[str | None] | None) -> tuple[Values, Values]:
+def _units(rows: Values, groups: Groups | None) -> tuple[Values, Values]:
     """Return (rows + 1, U): sums over each kind of unit, its images last, and (U,) how many units are of each kind.
 
     Units with equal sums are one kind: drawing kinds by their frequency is drawing units, at a fraction of the work.
@@ -233,14 +243,27 @@ def _units(rows: Values, groups: Sequence[str | None] | None) -> tuple[Values, V
     table = np.concatenate([rows, np.ones((1, num_images))])
     if groups is not None:
         if len(groups) != num_images:
-            raise ArgumentError(f"{len(groups)} groups for {num_images} images: give one, or None, for each")
-        keys = [("image", str(row)) if group is None else ("group", group) for row, group in enumerate(groups)]
-        number = {key: position for position, key in enumerate(dict.fromkeys(keys))}
-        sums = np.zeros((len(table), len(number)))
-        np.add.at(sums.T, np.array([number[key] for key in keys]), table.T)
-        table = sums
+            raise ArgumentError(f"{len(groups)} groups for {num_images} images: give one for each")
+        names, members = np.unique(np.asarray(groups, np.str_), return_inverse=True)
+        table = np.stack([np.bincount(members, weights=row, minlength=len(names)) for row in table])
     patterns, counts = np.unique(table, axis=1, return_counts=True)
     return patterns, counts.astype(np.float64)
+
+
+def _flip_signs(sums: NDArray[np.int64], counts: NDArray[np.int64]) -> float:
+    """Return P(|sum of c_k sums s_k with random signs| >= |sum_k c_k s_k|), from the s_k and how often each comes, c_k.
+
+    The signs are not drawn: the distribution of the total of those with a plus, from 0 to T = sum_k c_k |s_k|, is the
+    convolution of one binomial for each size, and the signed sum is twice it minus T.
+    """
+    chances = np.ones(1)
+    for size in np.unique(np.abs(sums[sums != 0])):
+        count = int(counts[np.abs(sums) == size].sum())
+        pluses = np.zeros(size * count + 1)
+        pluses[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, pluses)
+    signed = 2 * np.arange(len(chances)) - (len(chances) - 1)
+    return min(float(chances[np.abs(signed) >= abs(sums @ counts)].sum()), 1.0)
 
 
 def _estimate(

@@ -34,7 +34,7 @@ def predict(
     """
     plain, *others = (views or {"": _as_it_is}).values()
     parts: list[Predictions] = []
-    subjects = _subjects(records)
+    subjects = subject_names(records)
     with evaluation_mode(model), torch.inference_mode(), autocast or nullcontext():
         for batch in loader:
             images = batch.images.to(device, non_blocking=True)
@@ -93,6 +93,15 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
+def subject_names(records: Sequence[Record]) -> np.ndarray | None:
+    """Return one name for each subject, (n,); an image without a group is a subject by itself. None without groups."""
+    if all(record.group is None for record in records):
+        return None
+    return np.array(
+        [f"image {record.image_id}" if record.group is None else f"group {record.group}" for record in records]
+    )
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode, and each back as it was at the end."""
@@ -103,15 +112,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _subjects(records: Sequence[Record]) -> np.ndarray | None:
-    """Return one name for each subject, (n,); an image without a group is a subject by itself. None without groups."""
-    if all(record.group is None for record in records):
-        return None
-    return np.array(
-        [f"image {record.image_id}" if record.group is None else f"group {record.group}" for record in records]
-    )
 
 
 def _rows(batch: Batch, output: ModelOutput, records: Sequence[Record], subjects: np.ndarray | None) -> Predictions:

@@ -15,7 +15,7 @@ from finevote.errors import RunError
 from finevote.evaluation.figure import Figure, share_of
 from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.metrics import top_k_correct
-from finevote.evaluation.paired import holm, mcnemar_exact
+from finevote.evaluation.paired import holm, paired_test
 from finevote.evaluation.predictions import MEASURE_AGAIN, read_arrays
 from finevote.files import atomic_write
 from finevote.types import Predictions
@@ -55,7 +55,7 @@ class ProbeAnswers:
 class ProbeRow(NamedTuple):
     """One probe: accuracy with its interval, and the images that it or the model alone names right.
 
-    `p_value` is of McNemar's exact test that both are equally often right; `p_value_holm` is adjusted for all probes.
+    `p_value` is that of `paired_test`, that both are equally often right; `p_value_holm` is adjusted for all probes.
     """
 
     classifier: str
@@ -132,7 +132,7 @@ def compare_probes(predictions: Predictions, answers: ProbeAnswers, *, was_chose
         )
     classes = answers.classes[:, [rows[image_id] for image_id in predictions.image_ids]]
     model_right = top_k_correct(predictions.logits, predictions.labels, k=1)
-    tests = [mcnemar_exact(model_right, said == predictions.labels) for said in classes]
+    tests = [paired_test(model_right, said == predictions.labels, groups=predictions.groups) for said in classes]
     adjusted = holm([test.p_value for test in tests])
     found = [
         ProbeRow(

@@ -11,8 +11,8 @@ import numpy as np
 from finevote.errors import ArgumentError, RunError
 from finevote.evaluation.measurement import describe_unread
 from finevote.evaluation.metrics import softmax
-from finevote.evaluation.paired import class_changes, hierarchical_bootstrap, holm, mcnemar_exact, paired_bootstrap
-from finevote.evaluation.shares import share
+from finevote.evaluation.paired import class_changes, hierarchical_bootstrap, holm, paired_bootstrap, paired_test
+from finevote.evaluation.shares import Groups, share
 from finevote.explanation.figures import save_figure
 from finevote.explanation.flips import Flip, flip_sheet
 from finevote.files import atomic_write
@@ -101,7 +101,7 @@ def compare_contestants(
     return Comparison(
         split=split,
         num_images=len(ids),
-        num_groups=None if groups is None else len(set(_units(groups))),
+        num_groups=None if groups is None else len(set(groups)),
         standings=tuple(_standing(contestant, groups=groups) for contestant in (*contestants, *summary)),
         duels=tuple(duel._replace(p_adjusted=p_value) for duel, p_value in zip(duels, adjusted, strict=True)),
         settings={str(run.path): run.setting for run in runs},
@@ -110,16 +110,11 @@ def compare_contestants(
     )
 
 
-def _units(groups: Sequence[str | None]) -> list[str]:
-    """Return what each image counts with: its subject, or itself where that is not known."""
-    return [f"image {row}" if group is None else f"group {group}" for row, group in enumerate(groups)]
-
-
-def _standing(contestant: Contestant, *, groups: Sequence[str | None] | None) -> Standing:
+def _standing(contestant: Contestant, *, groups: Groups | None) -> Standing:
     right = contestant.right
     names, seeds = tuple(str(run.path) for run in contestant.runs), tuple(run.seed for run in contestant.runs)
     if len(right) == 1:
-        one = share(right[0], groups=groups and _units(groups), confidence=CONFIDENCE)
+        one = share(right[0], groups=groups, confidence=CONFIDENCE)
         return Standing(contestant.name, names, seeds, one.value, None, one.low, one.high, one.method)
     found = hierarchical_bootstrap(right, seed=_SEED, groups=groups, confidence=CONFIDENCE)
     what = f"seeds and {'images' if groups is None else 'subjects'}"
@@ -127,7 +122,7 @@ def _standing(contestant: Contestant, *, groups: Sequence[str | None] | None) ->
     return Standing(contestant.name, names, seeds, found.value, found.seed_sd, low, high, f"bootstrap of {what}")
 
 
-def _duel(first: Contestant, other: Contestant, *, groups: Sequence[str | None] | None) -> Duel:
+def _duel(first: Contestant, other: Contestant, *, groups: Groups | None) -> Duel:
     if len(first.runs) == len(other.runs) == 1:
         return _duel_of_runs(first, other, groups=groups)
     found = hierarchical_bootstrap(first.right, other.right, seed=_SEED, groups=groups, confidence=CONFIDENCE)
@@ -135,11 +130,11 @@ def _duel(first: Contestant, other: Contestant, *, groups: Sequence[str | None] 
     return Duel(first.name, other.name, found.value, found.low, found.high, found.p_value, found.p_value, test)
 
 
-def _duel_of_runs(first: Contestant, other: Contestant, *, groups: Sequence[str | None] | None) -> Duel:
+def _duel_of_runs(first: Contestant, other: Contestant, *, groups: Groups | None) -> Duel:
     one, two = first.runs[0], other.runs[0]
     found = paired_bootstrap(one.right, two.right, seed=_SEED, groups=groups, confidence=CONFIDENCE)
-    exact = mcnemar_exact(one.right, two.right)
-    changes = class_changes(one.right, two.right, one.predictions.labels)
+    exact = paired_test(one.right, two.right, groups=groups)
+    changes = class_changes(one.right, two.right, one.predictions.labels, groups=groups)
     return Duel(
         first=first.name,
         other=other.name,
@@ -148,7 +143,7 @@ def _duel_of_runs(first: Contestant, other: Contestant, *, groups: Sequence[str 
         high=found.high,
         p_value=exact.p_value,
         p_adjusted=exact.p_value,
-        test="McNemar, exact",
+        test="McNemar, exact" if groups is None else "signs of subjects, exact",
         only_first=exact.only_first,
         only_other=exact.only_second,
         classes=tuple(ChangedClass(one.class_names[change.label], *change[1:]) for change in changes),

@@ -33,7 +33,7 @@ class Standing(NamedTuple):
 
 
 class ChangedClass(NamedTuple):
-    """How a class fared; the p-value is McNemar's, adjusted for the number of classes (Holm)."""
+    """How a class fared; the p-value is that of `paired_test`, adjusted for the number of classes (Holm)."""
 
     class_name: str
     num_images: int

@@ -15,7 +15,7 @@ from finevote.config import load_config
 from finevote.data.items import list_some
 from finevote.errors import ArgumentError, DataError, RunError
 from finevote.evaluation.metrics import top_k_correct
-from finevote.evaluation.predict import take_rows
+from finevote.evaluation.predict import subject_names, take_rows
 from finevote.measure.evaluate import predictions_of
 from finevote.measure.opening import Openings, count_openings, open_split
 from finevote.run_folder import RunFolder
@@ -113,10 +113,9 @@ class Album:
     records: Mapping[str, Record]
     view: Preprocessing
 
-    def groups(self, image_ids: Sequence[str]) -> list[str | None] | None:
-        """Return the subject of each image; None where no image has one."""
-        groups = [self.records[image_id].group for image_id in image_ids]
-        return groups if any(group is not None for group in groups) else None
+    def groups(self, image_ids: Sequence[str]) -> np.ndarray | None:
+        """Return the subject of each image, as `subject_names` does."""
+        return subject_names([self.records[image_id] for image_id in image_ids])
 
 
 def open_album(run: Path, *, split: str, data: str | Path | None = None) -> Album | str:
