@@ -94,7 +94,8 @@ def test_the_plain_head_starts_with_the_logits_of_the_probe(made, tmp_path):
     with torch.no_grad():
         logits = np.concatenate([model(batch.images).logits.numpy() for batch in parts.val_loader])
     assert logits == pytest.approx(load(run).linear["cls"].logits(features.cls), abs=1e-4)
-    assert (logits.argmax(1) == [record.label for record in source.splits["val"]]).sum() == load(run).num_correct[1]
+    accuracy = load(run).accuracies[1].value
+    assert (logits.argmax(1) == [record.label for record in source.splits["val"]]).mean() == accuracy
 
 
 def test_the_voting_head_starts_from_the_same_weights(made, tmp_path):
@@ -151,7 +152,7 @@ def test_an_evaluation_sets_the_probes_beside_the_model(finished, capsys):
     report = evaluate(finished.path)
     section = report.sections["probes"]
     probes = load(finished)
-    assert [row.top_1 for row in section.rows] == [right / 9 for right in probes.num_correct]
+    assert [row.top_1 for row in section.rows] == [found.value for found in probes.accuracies]
     assert report.to_dict()["probes"]["was_chosen_here"] is True
     Console(width=100).print(report.table())
     assert "frozen vit_tiny_patch16_224" in capsys.readouterr().out

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from finevote.errors import RunError
 from finevote.evaluation.figure import Figure, share_of
-from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.metrics import top_k_correct
 from finevote.evaluation.paired import holm, paired_test
 from finevote.evaluation.predictions import MEASURE_AGAIN, read_arrays
@@ -151,15 +150,14 @@ def compare_probes(predictions: Predictions, answers: ProbeAnswers, *, was_chose
     return Probes(answers.backbone, answers.num_train, was_chosen_here, model, answers.names, tuple(found))
 
 
-def accuracy_table(backbone: str, names: Sequence[ProbeName], num_correct: Sequence[int], num_images: int) -> Table:
+def accuracy_table(backbone: str, names: Sequence[ProbeName], accuracies: Sequence[Figure]) -> Table:
     """Return the accuracies of probes by themselves as `rich` prints them."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column(f"frozen {backbone}", overflow="fold")
     for heading in ("accuracy", "95% interval"):
         table.add_column(heading, justify="right", overflow="fold")
-    for name, right in zip(names, num_correct, strict=True):
-        low, high = wilson_interval(right, num_images)
-        table.add_row(name.describe(), f"{right / num_images:.1%}", f"{low * 100:.1f} to {high * 100:.1f}%")
+    for name, (value, low, high) in zip(names, accuracies, strict=True):
+        table.add_row(name.describe(), f"{value:.1%}", f"{low * 100:.1f} to {high * 100:.1f}%")
     return table
 
 

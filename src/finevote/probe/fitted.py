@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from finevote.errors import RunError
-from finevote.evaluation.intervals import wilson_interval
+from finevote.evaluation.figure import Figure
 from finevote.evaluation.probes import KNN, LOGISTIC, ProbeName
+from finevote.evaluation.shares import Groups, share
 from finevote.files import atomic_write
 from finevote.probe.features import KINDS, Features, FeatureSpace
 from finevote.probe.logistic import PENALTIES, Linear, fit_logistic
@@ -33,7 +34,7 @@ class FittedProbes:
     """Fitted on training features; `names` tell of each classifier what it reads and what was chosen for it.
 
     `bank` and `bank_labels` (n,) are the training images that neighbours are sought among, `linear` has a regression
-    for each of `KINDS`. Of the `num_validation` images that the choice was made on each names `num_correct` right.
+    for each of `KINDS`. `accuracies` are those on the `num_validation` images that the choice was made on.
     """
 
     space: FeatureSpace
@@ -42,7 +43,7 @@ class FittedProbes:
     bank: Features
     bank_labels: Labels
     linear: Mapping[str, Linear]
-    num_correct: tuple[int, ...]
+    accuracies: tuple[Figure, ...]
     num_validation: int
 
     def classify(self, features: Features, *, device: str = "cpu") -> Labels:
@@ -65,10 +66,10 @@ class FittedProbes:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the arrays, ready for JSON."""
-        rows = []
-        for name, right in zip(self.names, self.num_correct, strict=True):
-            low, high = wilson_interval(right, self.num_validation)
-            rows.append({**name._asdict(), "top_1": right / self.num_validation, "low": low, "high": high})
+        rows = [
+            {**name._asdict(), "top_1": found.value, "low": found.low, "high": found.high}
+            for name, found in zip(self.names, self.accuracies, strict=True)
+        ]
         return {
             "format_version": FORMAT_VERSION,
             "space": self.space.to_dict(),
@@ -88,13 +89,15 @@ def fit_probes(
     *,
     space: FeatureSpace,
     num_classes: int,
+    groups: Groups | None = None,
     device: str = "cpu",
 ) -> FittedProbes:
     """Fit both classifiers on both kinds of features; choose k and the penalty by validation accuracy.
 
-    Where several are equally often right, the smallest k and the strongest penalty are taken.
+    Where several are equally often right, the smallest k and the strongest penalty are taken. `groups` are the subjects
+    of the validation images, which the intervals of accuracies count; None where every image is by itself.
     """
-    names, num_correct, linear = [], [], {}
+    names, accuracies, linear = [], [], {}
     for kind in KINDS:
         by_k = classify_by_neighbours(
             unit_parts(train.parts(kind)),
@@ -104,18 +107,18 @@ def fit_probes(
             num_classes=num_classes,
             device=device,
         )
-        place, right = _first_best(by_k, validation_labels)
+        place, is_right = _first_best(by_k, validation_labels)
         names.append(ProbeName(KNN, kind, KINDS[kind], NUM_NEIGHBOURS[place]))
-        num_correct.append(right)
+        accuracies.append(Figure(*share(is_right, groups=groups)[:3]))
         regressions = fit_logistic(train.joined(kind), train_labels, num_classes=num_classes, device=device)
         joined = validation.joined(kind)
         said = np.stack([regression.logits(joined).argmax(axis=1) for regression in regressions])
-        place, right = _first_best(said, validation_labels)
+        place, is_right = _first_best(said, validation_labels)
         names.append(ProbeName(LOGISTIC, kind, KINDS[kind], PENALTIES[place]))
-        num_correct.append(right)
+        accuracies.append(Figure(*share(is_right, groups=groups)[:3]))
         linear[kind] = regressions[place]
     return FittedProbes(
-        space, num_classes, tuple(names), train, train_labels, linear, tuple(num_correct), len(validation_labels)
+        space, num_classes, tuple(names), train, train_labels, linear, tuple(accuracies), len(validation_labels)
     )
 
 
@@ -150,7 +153,7 @@ def load_probes(*, arrays: Path, description: Path) -> FittedProbes:
             bank=Features(tensors["train.cls"], tensors["train.patch_mean"]),
             bank_labels=tensors["train.labels"],
             linear={kind: Linear(tensors[f"{kind}.weight"], tensors[f"{kind}.bias"]) for kind in KINDS},
-            num_correct=tuple(round(row["top_1"] * values["num_validation"]) for row in values["rows"]),
+            accuracies=tuple(Figure(row["top_1"], row["low"], row["high"]) for row in values["rows"]),
             num_validation=values["num_validation"],
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
@@ -158,11 +161,11 @@ def load_probes(*, arrays: Path, description: Path) -> FittedProbes:
         raise RunError(f"cannot read the probes in {arrays} and {description.name} ({reason}): {_ADVICE}") from None
 
 
-def _first_best(said: Labels, labels: Labels) -> tuple[int, int]:
-    """Return which row of classes (K, m) is most often right, the first of equals, and how often."""
-    num_right = (said == labels).sum(axis=1)
-    place = int(num_right.argmax())
-    return place, int(num_right[place])
+def _first_best(said: Labels, labels: Labels) -> tuple[int, NDArray[np.bool_]]:
+    """Return which row of classes (K, m) is most often right, the first of equals, and which images (m,) it is."""
+    is_right = said == labels
+    place = int(is_right.sum(axis=1).argmax())
+    return place, is_right[place]
 
 
 def labels_of(records: Sequence[Any]) -> Labels:

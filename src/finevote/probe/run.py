@@ -16,6 +16,7 @@ from finevote.data.registry import open_source
 from finevote.data.splits import with_validation
 from finevote.devices import find_accelerator
 from finevote.errors import DataError, plain_message
+from finevote.evaluation.predict import subject_names
 from finevote.evaluation.probes import CHOSEN_ON_VALIDATION, ProbeAnswers, accuracy_table
 from finevote.probe.features import Extractor, Features
 from finevote.probe.fitted import FittedProbes, fit_probes, labels_of, load_probes, save_probes
@@ -57,7 +58,7 @@ class Probing:
         """Return the figures and notes as `rich` prints them."""
         probes = self.probes
         head = f"{self.data}: {probes.num_validation:,} validation images of {probes.num_classes} classes"
-        rows = accuracy_table(probes.space.backbone, probes.names, probes.num_correct, probes.num_validation)
+        rows = accuracy_table(probes.space.backbone, probes.names, probes.accuracies)
         notes = [Text(f"\n{note}") for note in self.notes()]
         return Group(Text.assemble((head, "bold"), f"\n{self.setting}"), "", rows, *notes)
 
@@ -126,6 +127,7 @@ def probe_source(source: DataSource, config: Config) -> tuple[FittedProbes, int]
         labels["val"],
         space=extractor.space,
         num_classes=len(source.class_names),
+        groups=subject_names(source.splits["val"]),
         device=find_accelerator(),
     )
     return probes, sum(features.num_cached for features in found.values())
@@ -144,7 +146,7 @@ def probe_run(folder: RunFolder, source: DataSource, config: Config, *, console:
         return
     probes, _ = probe_source(source, config)
     save_probes(probes, arrays=folder.probe_arrays, description=folder.probe_json)
-    console.print(accuracy_table(probes.space.backbone, probes.names, probes.num_correct, probes.num_validation))
+    console.print(accuracy_table(probes.space.backbone, probes.names, probes.accuracies))
     console.print(f"  {CHOSEN_ON_VALIDATION}", highlight=False, markup=False, soft_wrap=True)
 
 
