@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, bootstrap, norm
 
 from finevote.errors import ArgumentError
-from finevote.evaluation.intervals import macro_interval, wilson_interval
+from finevote.evaluation.intervals import area_interval, macro_interval, wilson_interval
+from finevote.evaluation.unknown import auroc
 
 counts = st.integers(1, 5000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
 
@@ -82,3 +83,33 @@ def test_macro_interval_leaves_out_classes_without_images():
 def test_macro_interval_refuses_more_right_than_images():
     with pytest.raises(ArgumentError, match="right <= images"):
         macro_interval([3], [2])
+
+
+@given(st.floats(0, 1), st.integers(1, 400), st.integers(1, 400))
+def test_an_area_s_interval_holds_it_and_is_mirrored_where_the_kinds_are_exchanged(area, num_known, num_unknown):
+    found, mirrored = area_interval(area, num_known, num_unknown), area_interval(1 - area, num_unknown, num_known)
+    assert 0 <= found.low <= area + 1e-9
+    assert area - 1e-9 <= found.high <= 1
+    assert found.low < found.high
+    assert (found.low, found.high) == pytest.approx((1 - mirrored.high, 1 - mirrored.low), abs=1e-6)
+
+
+@pytest.mark.parametrize(("num_known", "num_unknown"), [(50, 50), (300, 40), (40, 300)])
+@pytest.mark.parametrize("area", [0.5, 0.8, 0.97, 0.999])
+def test_an_area_s_interval_covers_the_truth_of_scores_that_are_normal(area, num_known, num_unknown):
+    rng = np.random.default_rng(0)
+    shift = 2**0.5 * norm.ppf(area)
+    covered = 0
+    for _ in range(400):
+        found = auroc(rng.normal(size=num_known), rng.normal(shift, 1, num_unknown))
+        low, high = area_interval(found, num_known, num_unknown)
+        covered += low <= area <= high
+    assert covered / 400 >= 0.92
+
+
+def test_an_area_s_interval_is_about_that_of_a_bootstrap_where_neither_end_is_near():
+    rng = np.random.default_rng(0)
+    known, unknown = rng.normal(size=400), rng.normal(0.7, 1, 300)
+    expected = bootstrap((known, unknown), auroc, n_resamples=2000, vectorized=False, rng=rng).confidence_interval
+    found = area_interval(auroc(known, unknown), 400, 300)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.006)

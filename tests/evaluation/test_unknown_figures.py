@@ -7,6 +7,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from finevote.evaluation.calibrator import calibrate
+from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.unknown import alarm_threshold, class_means
 from finevote.evaluation.unknown_figures import measure_unknowns
 from finevote.types import Predictions
@@ -105,6 +106,27 @@ def test_groups_widen_the_intervals(calibration, unknown):
     for one, other in zip(alone.scores, together.scores, strict=True):
         assert other.auroc.value == pytest.approx(one.auroc.value)
         assert other.auroc.high - other.auroc.low > 1.8 * (one.auroc.high - one.auroc.low)
+
+
+def test_what_is_found_has_the_interval_of_a_share(figures, calibration, unknown):
+    for row in figures.scores:
+        new = calibration.unknown_scores(unknown.logits, unknown.embeddings)[row.method]
+        num_found = int((new > alarm_threshold(calibration.unknown[row.method], false_alarms=0.05)).sum())
+        assert (row.found.low, row.found.high) == wilson_interval(num_found, 120)
+
+
+@pytest.mark.parametrize(("centre", "ends"), [(4, (1, 0, 1)), (0, (0, 1, 0))])
+def test_no_interval_is_a_point_where_all_or_none_are_found(calibration, centre, ends):
+    """Unknown images that are all far from every class, or all at the middle of one."""
+    embeddings = np.tile(CENTRES[centre], (40, 1)).astype(np.float32)
+    ids = tuple(f"odd {row}" for row in range(40))
+    odd = Predictions(ids, np.full(40, -1), embeddings @ CENTRES[:4].T.astype(np.float32), None, None, embeddings)
+    row = measure_unknowns(predictions(), calibration, unknown=odd).scores[0]
+    assert row.method == "distance"
+    for figure, end in zip((row.auroc, row.passed, row.found), ends, strict=True):
+        assert figure.value == pytest.approx(end, abs=0.02)
+        assert figure.low <= figure.value <= figure.high
+        assert 0.02 < figure.high - figure.low < 0.2
 
 
 def test_without_calibration_there_is_nothing_to_tell():

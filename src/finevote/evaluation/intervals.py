@@ -1,9 +1,10 @@
-"""Confidence intervals of accuracies from counts alone."""
+"""Confidence intervals of accuracies, and of an area under ROC, from counts alone."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 from scipy.special import ndtri
 
 from finevote.errors import ArgumentError
@@ -68,3 +69,28 @@ def macro_interval(num_correct: ArrayLike, num_images: ArrayLike, *, confidence:
     kish = num_classes**2 / float((1 / images).sum())
     effective = kish if variance == 0 else min(whole / variance, kish)
     return wilson_interval(min(macro, 1.0) * effective, effective, confidence=confidence)
+
+
+def area_interval(area: float, num_known: int, num_unknown: int, *, confidence: float = 0.95) -> Interval:
+    """Return the interval of an area under ROC in [0, 1], by a score method (Newcombe 2006, part 2, method 5).
+
+    It holds the areas a with (a - area)^2 <= z^2 V, where m n V = a (1 - a) (1 + k (1 - a) / (2 - a) + k a / (1 + a))
+    and k = (m + n) / 2 - 1, after Hanley and McNeil's variance (1982). Unlike a bootstrap interval it is no point where
+    all is told apart.
+
+    Args:
+        area: what was found.
+        num_known: m, the images, or the subjects, of the one kind.
+        num_unknown: n, those of the other.
+        confidence: of the interval.
+    """
+    z, k = float(ndtri(0.5 + confidence / 2)), (num_known + num_unknown) / 2 - 1
+
+    def excess(a: float, found: float) -> float:
+        variance = a * (1 - a) * (1 + k * (1 - a) / (2 - a) + k * a / (1 + a)) / (num_known * num_unknown)
+        return (found - a) ** 2 - z * z * variance
+
+    low, rest = (
+        float(brentq(excess, 0.0, found - 1e-9, args=(found,))) if found > 1e-6 else 0.0 for found in (area, 1 - area)
+    )
+    return Interval(low, 1 - rest)  # V(a) = V(1 - a)

@@ -80,11 +80,15 @@ def auroc(known_scores: Rates, unknown_scores: Rates) -> float:
     return float(below.mean() / (2 * len(known)))
 
 
+def pass_threshold(known_scores: Rates, *, recall: float = 0.95) -> float:
+    """Return the score that the share `recall` of known images do not exceed."""
+    kept = int(np.ceil(round(recall * len(known_scores), 9)))
+    return float(np.sort(known_scores)[max(kept, 1) - 1])
+
+
 def false_positive_rate(known_scores: Rates, unknown_scores: Rates, *, recall: float = 0.95) -> float:
     """Return the share of unknown images that pass as known, where `recall` of the known ones do."""
-    kept = int(np.ceil(round(recall * len(known_scores), 9)))
-    threshold = np.sort(known_scores)[max(kept, 1) - 1]
-    return float((unknown_scores <= threshold).mean())
+    return float((unknown_scores <= pass_threshold(known_scores, recall=recall)).mean())
 
 
 def _directions(vectors: NDArray[np.floating]) -> Rates:

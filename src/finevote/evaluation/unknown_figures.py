@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +11,16 @@ from rich.table import Table
 from finevote.evaluation.bootstrap import bootstrap_intervals
 from finevote.evaluation.calibrator import Calibration, judges
 from finevote.evaluation.figure import Figure, number, percent, share_of
+from finevote.evaluation.intervals import area_interval
 from finevote.evaluation.metrics import Rates
-from finevote.evaluation.predict import concatenate
-from finevote.evaluation.unknown import METHODS, alarm_threshold, auroc, false_positive_rate, fewest_images
+from finevote.evaluation.unknown import (
+    METHODS,
+    alarm_threshold,
+    auroc,
+    false_positive_rate,
+    fewest_images,
+    pass_threshold,
+)
 from finevote.types import Predictions
 
 FALSE_ALARMS = 0.05
@@ -27,6 +33,12 @@ class ScoreFigures(NamedTuple):
     `false_alarms` is None where there are too few images for the threshold, the others are where none is unknown.
     `auroc` is the probability that an unknown image scores above a known one, `passed` the share of unknown images that
     pass as known where 95% of the known do, `found` the share that is above the threshold of the stated false alarms.
+
+    The intervals of `false_alarms` and `found` are those of a share of the split's images at the threshold as it is;
+    validation images set it, and others would have set another. That of `auroc` is of the split's known and unknown
+    images, or subjects where there are groups. That of `passed`, whose threshold the split's own known images set, is
+    where a bootstrap of both and the interval of a share at this threshold reach: resampling alone says 0 to 0 where
+    none passes.
     """
 
     method: str
@@ -142,27 +154,35 @@ def _alarms(
 def _judge_unknown(
     known: Predictions, unknown: Predictions, calibration: Calibration, *, rate: float
 ) -> dict[str, Sequence[Figure]]:
-    """Return area, passing share and found share by each method; known and unknown images are drawn apart."""
-    is_unknown = np.repeat([False, True], [len(known.labels), len(unknown.labels)])
-    strata = [np.flatnonzero(~is_unknown), np.flatnonzero(is_unknown)]
-    both = concatenate([known, unknown])
-    scores = calibration.unknown_scores(both.logits, both.embeddings)
-    thresholds = {method: alarm_threshold(found, false_alarms=rate) for method, found in calibration.unknown.items()}
-
-    def judge(rows: NDArray[np.int64], method: str) -> list[float]:
-        drawn: Rates = scores[method][rows]
-        new, old = drawn[is_unknown[rows]], drawn[~is_unknown[rows]]
-        found = float((new > thresholds[method]).mean())
-        return [auroc(old, new), false_positive_rate(old, new, recall=RECALL), found]
-
-    groups = None if known.groups is None and unknown.groups is None else [*_subjects(known), *_subjects(unknown)]
+    """Return area, passing share and found share by each method."""
+    scores, old_scores = (calibration.unknown_scores(found.logits, found.embeddings) for found in (unknown, known))
     figures: dict[str, Sequence[Figure]] = {}
-    for method in scores.keys() & thresholds.keys():
-        values = judge(np.arange(len(is_unknown)), method)
-        statistic = partial(judge, method=method)
-        intervals = bootstrap_intervals(statistic, len(is_unknown), groups=groups, strata=strata)
-        figures[method] = [Figure(value, *interval) for value, interval in zip(values, intervals, strict=True)]
+    for method in scores.keys() & calibration.unknown.keys():
+        new, old = scores[method], old_scores[method]
+        area = auroc(old, new)
+        interval = area_interval(area, _num_subjects(known), _num_subjects(unknown))
+        threshold = alarm_threshold(calibration.unknown[method], false_alarms=rate)
+        found = share_of(new > threshold, unknown)
+        figures[method] = [Figure(area, *interval), _passing(old, new, known, unknown), found]
     return figures
+
+
+def _passing(old: Rates, new: Rates, known: Predictions, unknown: Predictions) -> Figure:
+    """Return the share of unknown images that pass as known where `RECALL` of the known do, from scores of both."""
+    both, num_known = np.concatenate([old, new]), len(old)
+    groups = None if known.groups is None and unknown.groups is None else [*_subjects(known), *_subjects(unknown)]
+
+    def statistic(rows: NDArray[np.int64]) -> Sequence[float]:
+        return [false_positive_rate(both[rows[rows < num_known]], both[rows[rows >= num_known]], recall=RECALL)]
+
+    strata = np.split(np.arange(len(both)), [num_known])
+    (drawn,) = bootstrap_intervals(statistic, len(both), groups=groups, strata=strata)
+    fixed = share_of(new <= pass_threshold(old, recall=RECALL), unknown)
+    return Figure(fixed.value, min(drawn.low, fixed.low), max(drawn.high, fixed.high))
+
+
+def _num_subjects(predictions: Predictions) -> int:
+    return len(set(_subjects(predictions)))
 
 
 def _subjects(predictions: Predictions) -> Sequence[str]:
