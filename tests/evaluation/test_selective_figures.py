@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from finevote.evaluation.calibrator import calibrate
+from finevote.evaluation.calibrator import appoint_judges, calibrate
 from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.selective import promise_error, risk_area
@@ -28,7 +28,7 @@ def calibration():
 
 @pytest.fixture(scope="module")
 def figures(calibration):
-    return measure_selective(predictions(), calibration)
+    return measure_selective(predictions(), appoint_judges(predictions(), calibration))
 
 
 def printed(figures):
@@ -71,7 +71,9 @@ def test_promises_are_kept_by_the_threshold_of_validation(figures, calibration):
 
 def test_the_calibrating_split_is_judged_by_other_images_than_itself(calibration):
     found = predictions(seed=1)
-    itself, across = (measure_selective(found, calibration, is_across=way) for way in (False, True))
+    itself, across = (
+        measure_selective(found, appoint_judges(found, calibration, is_across=way)) for way in (False, True)
+    )
     assert across.promises[-1] != itself.promises[-1]
     assert across.area == itself.area
 
@@ -84,7 +86,7 @@ def test_without_calibration_there_is_a_curve_and_no_promise():
 
 
 def test_what_cannot_be_promised_is_told():
-    found = measure_selective(predictions(), calibrate(predictions(70, seed=1)))
+    found = measure_selective(predictions(), appoint_judges(predictions(), calibrate(predictions(70, seed=1))))
     assert [row.answered for row in found.promises[:2]] == [None, None]
     (note,) = found.notes()
     assert note.startswith("70 validation images cannot promise an error of 1% or 2%")

@@ -9,10 +9,12 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from finevote.errors import ArgumentError
-from finevote.evaluation.calibrator import SetRule, calibrate, judges
+from finevote.evaluation import calibrator
+from finevote.evaluation.calibrator import SetRule, appoint_judges, calibrate
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.predict import take_rows
 from finevote.evaluation.trust import measure_trust
+from finevote.measure.sections import find_sections
 from finevote.types import Predictions
 
 
@@ -37,7 +39,7 @@ def calibration():
 
 @pytest.fixture(scope="module")
 def trust(calibration):
-    return measure_trust(predictions(), calibration)
+    return measure_trust(predictions(), appoint_judges(predictions(), calibration))
 
 
 def test_the_temperature_makes_new_images_believable(trust):
@@ -63,7 +65,7 @@ def test_sets_cover_new_images(trust, method):
 
 
 def test_sets_by_class_are_measured_where_classes_have_images_enough(calibration):
-    trust = measure_trust(predictions(), calibration)
+    trust = measure_trust(predictions(), appoint_judges(predictions(), calibration))
     assert [row.method for row in trust.sets if row.each_class] == ["lac", "aps", "raps"]
     assert trust.num_open_classes == 0
     held = calibration.sets(calibration.probabilities(predictions().logits), SetRule(0.95, "aps", each_class=True))
@@ -75,14 +77,15 @@ def test_sets_by_class_are_measured_where_classes_have_images_enough(calibration
 def test_classes_with_too_few_images_for_sets_by_class_are_counted():
     given = predictions(seed=1)
     few = take_rows(given, np.flatnonzero((given.labels > 1) | (np.arange(400) < 40)))  # of two classes
-    trust = measure_trust(predictions(), calibrate(few))
+    trust = measure_trust(predictions(), appoint_judges(predictions(), calibrate(few)))
     assert trust.num_open_classes == 2
     assert (
         "sets by class (--each-class) for 95% always hold 2 classes: too few of the validation images"
         in trust.notes()[-1]
     )
     assert 2 < trust.sets[3].mean_size.value < 6
-    across = measure_trust(predictions(60), calibrate(predictions(60)), is_across=True)
+    judges = appoint_judges(predictions(60), calibrate(predictions(60)), is_across=True)
+    across = measure_trust(predictions(60), judges)
     assert [row.each_class for row in across.sets] == [False] * 3
     assert "always hold 6 classes: too few of four fifths of the validation images show these" in across.notes()[-1]
 
@@ -90,8 +93,9 @@ def test_classes_with_too_few_images_for_sets_by_class_are_counted():
 def test_groups_widen_every_interval(calibration):
     found = predictions(100)
     repeated = Predictions(tuple(map(str, range(800))), np.repeat(found.labels, 8), np.repeat(found.logits, 8, axis=0))
-    alone = measure_trust(repeated, calibration)
-    grouped = measure_trust(replace(repeated, groups=np.repeat(np.arange(100), 8).astype(str)), calibration)
+    alone = measure_trust(repeated, appoint_judges(repeated, calibration))
+    birds = replace(repeated, groups=np.repeat(np.arange(100), 8).astype(str))
+    grouped = measure_trust(birds, appoint_judges(birds, calibration))
     for part in (lambda trust: trust.before.brier, lambda trust: trust.sets[0].coverage):
         assert part(grouped).value == pytest.approx(part(alone).value)
         assert part(grouped).high - part(grouped).low > 2 * (part(alone).high - part(alone).low)
@@ -99,24 +103,36 @@ def test_groups_widen_every_interval(calibration):
 
 def test_the_calibrating_split_is_judged_by_other_images_than_itself():
     few = predictions(20)
-    itself, across = (measure_trust(few, calibrate(few), is_across=way) for way in (False, True))
+    itself, across = (measure_trust(few, appoint_judges(few, calibrate(few), is_across=way)) for way in (False, True))
     assert across.is_across
     assert across.after.negative_log_likelihood.value > itself.after.negative_log_likelihood.value
 
 
 def test_images_of_a_group_never_judge_each_other():
     found = replace(predictions(60), groups=np.repeat([f"group {number}" for number in range(20)], 3))
-    judged = judges(found, calibrate(found), is_across=True)
+    judged = appoint_judges(found, calibrate(found), is_across=True).parts
     assert sorted(np.concatenate([rows for rows, _ in judged])) == list(range(60))
     for rows, judge in judged:
         others = np.flatnonzero(~np.isin(found.groups, found.groups[rows]))
         assert judge.temperature == calibrate(take_rows(found, others)).temperature
 
 
+def test_a_report_of_the_calibrating_split_calibrates_each_fifth_once(monkeypatch):
+    found, calls = predictions(60), []
+    calibration = calibrate(found)
+    monkeypatch.setattr(
+        calibrator, "calibrate", lambda *args, **options: calls.append(1) or calibrate(*args, **options)
+    )
+    find_sections(found, calibration, split="val")
+    assert len(calls) == 5
+
+
 def test_one_group_alone_is_judged_by_itself():
     found = predictions(60)
-    across = measure_trust(replace(found, groups=np.full(60, "group a")), calibrate(found), is_across=True)
-    assert across.after.brier.value == measure_trust(found, calibrate(found)).after.brier.value
+    alone = replace(found, groups=np.full(60, "group a"))
+    ((rows, judge),) = appoint_judges(alone, calibrate(alone), is_across=True).parts
+    assert len(rows) == 60
+    assert judge.temperature == calibrate(found).temperature
 
 
 def test_without_calibration_the_model_is_measured_as_it_is():
@@ -141,7 +157,8 @@ def test_the_table_shows_before_and_after_and_every_kind_of_set(trust):
     ],
 )
 def test_a_weak_guarantee_is_told(num_images, words):
-    notes = measure_trust(predictions(), calibrate(predictions(num_images, seed=1))).notes()
+    judges = appoint_judges(predictions(), calibrate(predictions(num_images, seed=1)))
+    notes = measure_trust(predictions(), judges).notes()
     assert any(re.search(words, note) for note in notes)
 
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from finevote.evaluation.calibrator import calibrate
+from finevote.evaluation.calibrator import appoint_judges, calibrate
 from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.unknown import alarm_threshold, class_means
 from finevote.evaluation.unknown_figures import measure_unknowns
@@ -39,7 +39,7 @@ def unknown():
 
 @pytest.fixture(scope="module")
 def figures(calibration, unknown):
-    return measure_unknowns(predictions(), calibration, unknown=unknown)
+    return measure_unknowns(predictions(), appoint_judges(predictions(), calibration), unknown=unknown)
 
 
 def printed(figures):
@@ -68,7 +68,7 @@ def test_false_alarms_of_new_images_are_as_rare_as_stated(figures):
 
 
 def test_without_unknown_images_there_are_false_alarms_alone(calibration):
-    found = measure_unknowns(predictions(), calibration)
+    found = measure_unknowns(predictions(), appoint_judges(predictions(), calibration))
     assert all(row[2:] == (None, None, None) for row in found.scores)
     assert found.notes() == []
     assert "area under ROC" not in printed(found)
@@ -78,14 +78,16 @@ def test_the_calibrating_split_is_judged_by_other_images_than_itself():
     few = predictions(100)
     rates = []
     for is_across in (False, True):
-        found = measure_unknowns(few, calibrate(few), is_across=is_across)
+        found = measure_unknowns(few, appoint_judges(few, calibrate(few), is_across=is_across))
         rates.append({row.method: row.false_alarms.value for row in found.scores})
     assert rates[0] == {"energy": 0.04, "max_softmax": 0.04}  # of 100 images, 5% are above the 96th
     assert rates[1] != rates[0]
 
 
 def test_too_few_validation_images_are_told(unknown):
-    found = measure_unknowns(predictions(), calibrate(predictions(18, seed=1)), unknown=unknown)
+    found = measure_unknowns(
+        predictions(), appoint_judges(predictions(), calibrate(predictions(18, seed=1))), unknown=unknown
+    )
     assert found.notes()[0].startswith("false alarms of 5% take 19 validation images, and there were 18")
     assert all(row.false_alarms is None and row.found.value == 0 and row.auroc.value > 0 for row in found.scores)
 
@@ -99,9 +101,10 @@ def test_groups_widen_the_intervals(calibration, unknown):
             ids, predictions.labels[rows], predictions.logits[rows], None, None, predictions.embeddings[rows], names
         )
 
+    known = [repeated(predictions(60), way) for way in (False, True)]
     alone, together = (
-        measure_unknowns(repeated(predictions(60), way), calibration, unknown=repeated(unknown, way))
-        for way in (False, True)
+        measure_unknowns(few, appoint_judges(few, calibration), unknown=repeated(unknown, way))
+        for few, way in zip(known, (False, True), strict=True)
     )
     for one, other in zip(alone.scores, together.scores, strict=True):
         assert other.auroc.value == pytest.approx(one.auroc.value)
@@ -121,7 +124,7 @@ def test_no_interval_is_a_point_where_all_or_none_are_found(calibration, centre,
     embeddings = np.tile(CENTRES[centre], (40, 1)).astype(np.float32)
     ids = tuple(f"odd {row}" for row in range(40))
     odd = Predictions(ids, np.full(40, -1), embeddings @ CENTRES[:4].T.astype(np.float32), None, None, embeddings)
-    row = measure_unknowns(predictions(), calibration, unknown=odd).scores[0]
+    row = measure_unknowns(predictions(), appoint_judges(predictions(), calibration), unknown=odd).scores[0]
     assert row.method == "distance"
     for figure, end in zip((row.auroc, row.passed, row.found), ends, strict=True):
         assert figure.value == pytest.approx(end, abs=0.02)

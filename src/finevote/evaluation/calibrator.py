@@ -123,12 +123,20 @@ def calibrate(predictions: Predictions, *, keep_rate: float = 1.0, class_means: 
     )
 
 
-def judges(
-    predictions: Predictions, calibration: Calibration, *, is_across: bool
-) -> list[tuple[NDArray[np.int64], Calibration]]:
-    """Return who judges which rows: the calibration all of them, or, across, what the others tell each fifth.
+class Judges(NamedTuple):
+    """Who judges which rows of a split by what validation images told.
 
-    Images of one group stay together. Where there is one group alone, it is judged by itself.
+    `calibration` is the model's own. `parts` are rows (m,), each with the calibration that judges them: all rows by the
+    model's own, or, where `is_across`, each fifth by what the others tell.
+    """
+
+    calibration: Calibration
+    parts: tuple[tuple[NDArray[np.int64], Calibration], ...]
+    is_across: bool
+
+
+def appoint_judges(predictions: Predictions, calibration: Calibration, *, is_across: bool = False) -> Judges:
+    """Return who judges a split. Images of one group stay together; where there is one group alone, it judges itself.
 
     Args:
         predictions: of the split that is judged.
@@ -137,13 +145,12 @@ def judges(
     """
     everything = np.arange(len(predictions.labels))
     if not is_across:
-        return [(everything, calibration)]
+        return Judges(calibration, ((everything, calibration),), is_across)
     names = predictions.image_ids if predictions.groups is None else predictions.groups
     _, numbers = np.unique(np.asarray(names, np.str_), return_inverse=True)
     places = np.random.default_rng(0).permutation(numbers.max() + 1)[numbers] % NUM_FOLDS  # (n,)
     folds = [rows for fold in range(NUM_FOLDS) if len(rows := np.flatnonzero(places == fold))]
     others = [np.setdiff1d(everything, rows) if len(folds) > 1 else rows for rows in folds]
     given: dict[str, Any] = {"keep_rate": calibration.keep_rate, "class_means": calibration.class_means}
-    return [
-        (rows, calibrate(take_rows(predictions, telling), **given)) for rows, telling in zip(folds, others, strict=True)
-    ]
+    told = [calibrate(take_rows(predictions, rows), **given) for rows in others]
+    return Judges(calibration, tuple(zip(folds, told, strict=True)), is_across)

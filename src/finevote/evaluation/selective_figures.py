@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from finevote.evaluation.calibration import confidences_of
-from finevote.evaluation.calibrator import Calibration, judges
+from finevote.evaluation.calibrator import Calibration, Judges
 from finevote.evaluation.figure import Figure, number, percent, share_of, with_intervals
 from finevote.evaluation.metrics import Rates, softmax
 from finevote.evaluation.predict import take_rows
@@ -105,29 +105,25 @@ class Selective:
         return [note]
 
 
-def measure_selective(
-    predictions: Predictions, calibration: Calibration | None, *, is_across: bool = False
-) -> Selective:
+def measure_selective(predictions: Predictions, judges: Judges | None) -> Selective:
     """Return the figures of a split.
 
     Args:
         predictions: of the split; where they have groups, intervals draw whole ones.
-        calibration: of the model; None where there is none.
-        is_across: the split is the one that calibrated: each fifth of its groups is judged by the others.
+        judges: by what validation told; None where the model is not calibrated.
     """
     logits = predictions.logits
-    probabilities = softmax(logits) if calibration is None else calibration.probabilities(logits)
+    probabilities = softmax(logits) if judges is None else judges.calibration.probabilities(logits)
     confidences, is_right = confidences_of(probabilities, predictions.labels)
-    is_known = calibration is not None and calibration.confidences is not None
     area, excess = _areas(confidences, is_right, predictions)
     return Selective(
         area=area,
         excess=excess,
         risk_of_surest=tuple(_risks_of_surest(confidences, is_right, predictions)),
         curve=thin_curve(risk_curve(confidences, is_right)),
-        promises=tuple(_keep(predictions, calibration, is_across=is_across)) if is_known and calibration else (),
-        num_calibrating=len(calibration.labels) if calibration is not None else 0,
-        is_across=is_across,
+        promises=() if judges is None else tuple(_keep(predictions, judges)),
+        num_calibrating=0 if judges is None else len(judges.calibration.labels),
+        is_across=judges is not None and judges.is_across,
     )
 
 
@@ -155,17 +151,18 @@ def _risks_of_surest(confidences: Rates, is_right: NDArray[np.bool_], prediction
     return [share_of(~is_right[rows], take_rows(predictions, rows)) for rows in parts]
 
 
-def _keep(predictions: Predictions, calibration: Calibration, *, is_across: bool) -> list[KeptPromise]:
-    """Return what becomes of each of `MAX_ERRORS`."""
-    parts = judges(predictions, calibration, is_across=is_across)
+def _keep(predictions: Predictions, judges: Judges) -> list[KeptPromise]:
+    """Return what becomes of each of `MAX_ERRORS`; nothing where the bundle does not know what was named right."""
+    if judges.calibration.confidences is None:
+        return []
     is_right = predictions.logits.argmax(axis=1) == predictions.labels
     kept = []
     for max_error in MAX_ERRORS:
-        if _promise(calibration, max_error) is None:
+        if _promise(judges.calibration, max_error) is None:
             kept.append(KeptPromise(max_error, None, None))
             continue
         answered = np.zeros(len(is_right), np.bool_)
-        for rows, judge in parts:
+        for rows, judge in judges.parts:
             threshold = _promise(judge, max_error)
             sure = judge.confidences_of(predictions.logits[rows])
             answered[rows] = False if threshold is None else sure > threshold

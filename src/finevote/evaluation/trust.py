@@ -19,7 +19,7 @@ from finevote.evaluation.calibration import (
     reliability_bins,
 )
 from finevote.evaluation.calibration_interval import calibration_error_interval
-from finevote.evaluation.calibrator import Calibration, SetRule, judges
+from finevote.evaluation.calibrator import Judges, SetRule
 from finevote.evaluation.figure import Figure, number, percent, share_of
 from finevote.evaluation.means import mean_interval
 from finevote.evaluation.metrics import Rates
@@ -137,33 +137,27 @@ class Trust:
         return [f"few images show a calibration error where there is none, here {expected}; the interval is without it"]
 
 
-def measure_trust(
-    predictions: Predictions,
-    calibration: Calibration | None,
-    *,
-    is_across: bool = False,
-    coverage: float = COVERAGE,
-) -> Trust:
+def measure_trust(predictions: Predictions, judges: Judges | None, *, coverage: float = COVERAGE) -> Trust:
     """Return the figures of a split.
 
     Args:
         predictions: of the split; where they have groups, intervals draw whole ones.
-        calibration: of the model; None where there is none.
-        is_across: the split is the one that calibrated: each fifth of its groups is judged by the others.
+        judges: by what validation told; None where the model is not calibrated.
         coverage: of the sets.
     """
     uncalibrated = apply_temperature(predictions.logits, 1.0)
     before = _reliability(uncalibrated, predictions, temperature=1.0)
-    if calibration is None:
+    if judges is None:
         return Trust(before)
+    calibration = judges.calibration
     probabilities = np.empty_like(uncalibrated)
     temperatures = np.ones(len(probabilities))
-    parts, num_classes = judges(predictions, calibration, is_across=is_across), probabilities.shape[1]
-    num_open = max(judge.num_open_classes(coverage, num_classes=num_classes) for _, judge in parts)
+    num_classes = probabilities.shape[1]
+    num_open = max(judge.num_open_classes(coverage, num_classes=num_classes) for _, judge in judges.parts)
     kinds = (False, True) if num_open < num_classes else (False,)
     rules = [SetRule(coverage, method, each_class) for each_class in kinds for method in calibration.scores]
     sets = {rule: np.zeros(probabilities.shape, np.bool_) for rule in rules}
-    for rows, judge in parts:
+    for rows, judge in judges.parts:
         probabilities[rows] = judge.probabilities(predictions.logits[rows])
         temperatures[rows] = judge.temperature
         for rule, held in sets.items():
@@ -174,7 +168,7 @@ def measure_trust(
         after=_reliability(probabilities, predictions, temperature=temperatures),
         temperature=calibration.temperature,
         num_images=len(calibration.labels),
-        is_across=is_across,
+        is_across=judges.is_across,
         coverage=coverage,
         guarantee_low=low,
         guarantee_high=high,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from finevote.evaluation.bootstrap import bootstrap_intervals
-from finevote.evaluation.calibrator import Calibration, judges
+from finevote.evaluation.calibrator import Calibration, Judges
 from finevote.evaluation.figure import Figure, number, percent, share_of
 from finevote.evaluation.intervals import area_interval
 from finevote.evaluation.metrics import Rates
@@ -107,26 +107,25 @@ class Unknowns:
 
 def measure_unknowns(
     known: Predictions,
-    calibration: Calibration | None,
+    judges: Judges | None,
     *,
     unknown: Predictions | None = None,
-    is_across: bool = False,
     false_alarms: float = FALSE_ALARMS,
 ) -> Unknowns | None:
     """Return the figures of a split; None without scores to set a threshold by.
 
     Args:
         known: predictions of the split; where they have groups, intervals draw whole ones.
-        calibration: of the model; None where there is none.
+        judges: by what validation told; None where the model is not calibrated.
         unknown: predictions of images of classes that the model was not trained on; None where there are none.
-        is_across: the split is the one that calibrated: each fifth of its groups is judged by the others.
         false_alarms: the rate that is asked for.
     """
-    if calibration is None or not calibration.unknown:
+    if judges is None or not judges.calibration.unknown:
         return None
+    calibration = judges.calibration
     num_calibrating = len(calibration.labels)
     is_promised = num_calibrating >= fewest_images(false_alarms)
-    alarms = _alarms(known, calibration, is_across=is_across, rate=false_alarms)
+    alarms = _alarms(known, judges, rate=false_alarms)
     found = _judge_unknown(known, unknown, calibration, rate=false_alarms) if unknown is not None else {}
     scores = [
         ScoreFigures(method, share_of(alarms[method], known) if is_promised else None, *found.get(method, ()))
@@ -134,16 +133,15 @@ def measure_unknowns(
         if method in alarms
     ]
     num_unknown = 0 if unknown is None else len(unknown.labels)
-    return Unknowns(tuple(scores), num_calibrating, num_unknown, is_across, false_alarms)
+    return Unknowns(tuple(scores), num_calibrating, num_unknown, judges.is_across, false_alarms)
 
 
-def _alarms(
-    known: Predictions, calibration: Calibration, *, is_across: bool, rate: float
-) -> dict[str, NDArray[np.bool_]]:
+def _alarms(known: Predictions, judges: Judges, *, rate: float) -> dict[str, NDArray[np.bool_]]:
     """Return by each method which known images are called unknown, (n,)."""
+    calibration = judges.calibration
     methods = calibration.unknown_scores(known.logits, known.embeddings).keys() & calibration.unknown.keys()
     alarms = {method: np.zeros(len(known.labels), np.bool_) for method in methods}
-    for rows, judge in judges(known, calibration, is_across=is_across):
+    for rows, judge in judges.parts:
         embeddings = None if known.embeddings is None else known.embeddings[rows]
         scores = judge.unknown_scores(known.logits[rows], embeddings)
         for method, raised in alarms.items():

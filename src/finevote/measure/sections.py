@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 
 from finevote.evaluation.augmentation import measure_augmentation
-from finevote.evaluation.calibrator import Calibration
+from finevote.evaluation.calibrator import Calibration, appoint_judges
 from finevote.evaluation.figure import number, percent
 from finevote.evaluation.fusion import measure_fusion
 from finevote.evaluation.metrics import check_predictions
@@ -49,12 +49,13 @@ def find_sections(
     check_predictions(predictions.logits, predictions.labels)
     is_across = split == CALIBRATING_SPLIT
     temperature = 1.0 if calibration is None else calibration.temperature
+    judges = None if calibration is None else appoint_judges(predictions, calibration, is_across=is_across)
     sections: dict[str, Section | None] = {
         "probes": None if probes is None else compare_probes(predictions, probes, was_chosen_here=is_across),
-        "trust": measure_trust(predictions, calibration, is_across=is_across),
-        "selective": measure_selective(predictions, calibration, is_across=is_across),
+        "trust": measure_trust(predictions, judges),
+        "selective": measure_selective(predictions, judges),
         "taxonomy": measure_taxonomy(predictions, calibration, taxonomy),
-        "unknown": measure_unknowns(predictions, calibration, unknown=unknown, is_across=is_across),
+        "unknown": measure_unknowns(predictions, judges, unknown=unknown),
         "fusion": measure_fusion(predictions, temperature=temperature),
         "augmentation": measure_augmentation(predictions),
     }
