@@ -82,7 +82,8 @@ def test_data_of_other_classes_is_still_refused(finished, tmp_path):
 def test_predict_says_none_of_the_classes_on_the_command_line(finished, run, tmp_path):
     photograph = json.loads((finished / "data.json").read_text())["data"] + "/test/green/0.png"
     assert run("predict", finished, photograph, "--false-alarms", 0.05)[2] == (
-        "error: false alarms of 0.05 take 19 validation images, and the bundle has seen 6: ask for 0.14 or more\n"
+        "error: false alarms of 0.05 take 19 validation images, and the bundle has seen 6, one of each subject: ask "
+        "for 0.14 or more\n"
     )
     predictor = Predictor.load(finished)
     rate = next(rate for rate in np.linspace(0.15, 0.99, 99) if says_unknown(predictor, photograph, rate))

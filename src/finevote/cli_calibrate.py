@@ -29,7 +29,8 @@ def calibrate(
     from finevote.measure.calibrate import calibrate_run
 
     before, after, added, saved = calibrate_run(run, data=data, taxonomy=taxonomy)
-    typer.echo(f"temperature {after.temperature:.3g} at keep rate {after.keep_rate:g}, by {len(after.labels):,} images")
+    typer.echo(f"temperature {after.temperature:.3g} at keep rate {after.keep_rate:g}")
+    typer.echo(f"promises rest on {len(after.labels):,} validation images, one of each subject")
     was = "none that can be read" if before is None else f"{before.temperature:.3g} at keep rate {before.keep_rate:g}"
     typer.echo(f"before: {was}")
     if added is not None:

@@ -89,7 +89,7 @@ def test_what_cannot_be_promised_is_told():
     found = measure_selective(predictions(), appoint_judges(predictions(), calibrate(predictions(70, seed=1))))
     assert [row.answered for row in found.promises[:2]] == [None, None]
     (note,) = found.notes()
-    assert note.startswith("70 validation images cannot promise an error of 1% or 2%")
+    assert note.startswith("70 validation images, one of each subject, cannot promise an error of 1% or 2%")
     assert "the lowest takes 299 or more" in note
 
 

@@ -120,7 +120,7 @@ def _find_unknown(calibration: Calibration, method: str, false_alarms: float) ->
     if threshold == inf:
         raise ArgumentError(
             f"false alarms of {false_alarms:g} take {unknown.fewest_images(false_alarms):,} validation images, and the "
-            f"bundle has seen {len(scores):,}: ask for {1 / (len(scores) + 1):.2g} or more"
+            f"bundle has seen {len(scores):,}, one of each subject: ask for {1 / (len(scores) + 1):.2g} or more"
         )
     return threshold
 
@@ -135,7 +135,7 @@ def _find_confidence(calibration: Calibration, max_error: float) -> float:
     if promise is None:
         raise ArgumentError(
             f"no confidence promises an error of {max_error:g} or less from the {len(calibration.labels):,} validation "
-            f"images of the bundle: it takes {selective.fewest_images(max_error):,} or more above a threshold, with "
-            "hardly a mistake among them; allow more error, or fit with more validation images"
+            f"images of the bundle, one of each subject: it takes {selective.fewest_images(max_error):,} or more above "
+            "a threshold, with hardly a mistake among them; allow more error, or fit with more validation images"
         )
     return promise.threshold

@@ -30,11 +30,11 @@ class SetRule(NamedTuple):
 class Calibration:
     """What validation images tell of a model; it is kept in the bundle.
 
-    `temperature` divides the logits. `scores` maps each conformal method to the scores of the images' own classes (n,),
-    which give the threshold of any coverage; `labels` (n,) are those classes. `is_right` (n,) tells which images are
-    named right, `unknown` maps each method to the images' scores of being of none of the classes (n,), and
-    `class_means` (C, D) are what "distance" is measured to; each is empty or None where a bundle has none of it.
-    All of it holds at `keep_rate`.
+    `temperature` divides the logits. All else is of n images, one of each subject, since promises count them as drawn
+    independently. `scores` maps each conformal method to the scores of the images' own classes (n,), which give the
+    threshold of any coverage; `labels` (n,) are those classes. `is_right` (n,) tells which images are named right,
+    `unknown` maps each method to the images' scores of being of none of the classes (n,), and `class_means` (C, D) are
+    what "distance" is measured to; each is empty or None where a bundle has none of it. All of it holds at `keep_rate`.
     """
 
     temperature: float
@@ -105,22 +105,32 @@ class Calibration:
 def calibrate(predictions: Predictions, *, keep_rate: float = 1.0, class_means: Rates | None = None) -> Calibration:
     """Return what a split that the model was not fitted to tells of it; Raises as `fit_temperature` does.
 
-    `class_means` (C, D) come from other images than these, so that these lie as far from them as new ones.
+    The temperature is fitted to all images. What promises rest on is of one image of each group, drawn with a fixed
+    seed: these are independent where groups are, and what is promised of them holds for an image of a new group
+    whatever the groups are like (subsampling once: Dunn, Wasserman and Ramdas 2023). `class_means` (C, D) come from
+    other images than these, so that these lie as far from them as new ones.
     """
     temperature = fit_temperature(predictions.logits, predictions.labels)
-    probabilities = apply_temperature(predictions.logits, temperature)
-    scores = {
-        method: conformal.true_scores(probabilities, predictions.labels, method=method) for method in conformal.METHODS
-    }
+    chosen = take_rows(predictions, _one_of_each(predictions))
+    logits, labels = chosen.logits, chosen.labels
+    probabilities = apply_temperature(logits, temperature)
     return Calibration(
         temperature=temperature,
-        labels=predictions.labels,
-        scores=scores,
+        labels=labels,
+        scores={method: conformal.true_scores(probabilities, labels, method=method) for method in conformal.METHODS},
         keep_rate=keep_rate,
-        is_right=predictions.logits.argmax(axis=1) == predictions.labels,
-        unknown=unknown_scores(predictions.logits, predictions.embeddings, temperature=temperature, means=class_means),
+        is_right=logits.argmax(axis=1) == labels,
+        unknown=unknown_scores(logits, chosen.embeddings, temperature=temperature, means=class_means),
         class_means=class_means,
     )
+
+
+def _one_of_each(predictions: Predictions) -> NDArray[np.int64]:
+    """Return the rows of one image of each group, drawn at random; all rows where there are no groups."""
+    order = np.random.default_rng(0).permutation(len(predictions.labels))
+    if predictions.groups is not None:
+        order = order[np.unique(predictions.groups[order], return_index=True)[1]]
+    return np.sort(order)
 
 
 class Judges(NamedTuple):

@@ -51,7 +51,8 @@ def promise_error(
     """Return the lowest threshold above which the error is at most `max_error`; None if none can be promised.
 
     With probability `confidence` over the n calibrating images, if these and new ones are drawn alike and
-    independently, the probability of a wrong answer among new images above the threshold is at most `max_error`.
+    independently, the probability of a wrong answer among new images above the threshold is at most `max_error`. Images
+    of one subject are not independent: give one of each.
 
     The threshold is tried between the k-th and the next surest image for J numbers k = n, n / 1.25, n / 1.25^2, ...,
     which depend on n and the two rates alone. Given the confidence of the next one, those above it are a sample of what

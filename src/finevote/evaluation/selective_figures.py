@@ -44,8 +44,9 @@ class Selective:
     """The figures of one split.
 
     `area` is that under the risk-coverage curve, `excess` its distance to the same answers in the best order.
-    `risk_of_surest` is the risk among each of `SHARES`; `curve` has up to 100 points. `num_calibrating` images gave the
-    promises, 0 without calibration; `is_across` tells that the split is theirs, each fifth judged by the other four.
+    `risk_of_surest` is the risk among each of `SHARES`; `curve` has up to 100 points. `num_calibrating` images, one of
+    each subject, gave the promises, 0 without calibration; `is_across` tells that the split is theirs, each fifth
+    judged by the other four.
     """
 
     area: Figure
@@ -99,8 +100,9 @@ class Selective:
             return []
         fewest = fewest_images(min(row.max_error for row in self.promises if row.answered is None))
         note = (
-            f"{self.num_calibrating:,} validation images cannot promise an error of {' or '.join(open_ones)} at any "
-            f"confidence: the lowest takes {fewest:,} or more above a threshold, and hardly a mistake among them"
+            f"{self.num_calibrating:,} validation images, one of each subject, cannot promise an error of "
+            f"{' or '.join(open_ones)} at any confidence: the lowest takes {fewest:,} or more above a threshold, and "
+            "hardly a mistake among them"
         )
         return [note]
 

@@ -63,10 +63,11 @@ class SetFigures(NamedTuple):
 class Trust:
     """The figures of one split. What needs validation images is None or empty where the bundle has seen none.
 
-    `num_images` are those that calibrated, one calibration on which gives a coverage between `guarantee_low` and
-    `guarantee_high` with probability 0.95. `is_across` tells that the split is the calibrating one, so that each
-    fifth of it was judged by the other four. Of `num_open_classes` there are too few of these images for a threshold
-    of their own: they are in every set by class, and where that is all classes, there are no figures of such sets.
+    `num_images` are those that sets rest on, one of each subject, one calibration on which gives a coverage between
+    `guarantee_low` and `guarantee_high` with probability 0.95. `is_across` tells that the split is the calibrating one,
+    so that each fifth of it was judged by the other four. Of `num_open_classes` there are too few of these images for a
+    threshold of their own: they are in every set by class, and where that is all classes, there are no figures of such
+    sets.
     """
 
     before: Reliability
@@ -109,9 +110,9 @@ class Trust:
         notes = self._error_notes()
         if self.temperature is None or self.guarantee_low is None or self.guarantee_high is None:
             return ["not calibrated: the model was fitted without validation images, or by an earlier finevote", *notes]
-        how = "; here each fifth of them is judged by the other four" if self.is_across else ""
-        told = f"calibrated on {self.num_images:,} validation images: temperature {self.temperature:.3g}{how}"
-        notes = [told, *notes]
+        how = "; here each fifth of the split is judged by the other four" if self.is_across else ""
+        images = f"{self.num_images:,} validation images, one of each subject"
+        notes = [f"calibrated: temperature {self.temperature:.3g}; promises rest on {images}{how}", *notes]
         if self.guarantee_high == self.guarantee_low == 1:
             notes.append(
                 f"{self.num_images:,} images are too few for sets of {self.coverage:.0%}: they hold every class"

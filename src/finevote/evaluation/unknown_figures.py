@@ -52,9 +52,9 @@ class ScoreFigures(NamedTuple):
 class Unknowns:
     """The figures of one split.
 
-    `stated` is the rate of false alarms asked for, from `num_calibrating` validation images; `is_across` tells that
-    the split is theirs, so that each fifth of it was judged by the other four. `num_unknown` images are of classes that
-    were held out of training.
+    `stated` is the rate of false alarms asked for, from `num_calibrating` validation images, one of each subject;
+    `is_across` tells that the split is theirs, so that each fifth of it was judged by the other four. `num_unknown`
+    images are of classes that were held out of training.
     """
 
     scores: tuple[ScoreFigures, ...]
@@ -95,7 +95,7 @@ class Unknowns:
         if self.num_calibrating < needed:
             notes.append(
                 f"false alarms of {self.stated:.0%} take {needed:,} validation images, and there were "
-                f"{self.num_calibrating:,}: nothing is called unknown at that rate"
+                f"{self.num_calibrating:,}, one of each subject: nothing is called unknown at that rate"
             )
         if self.num_unknown:
             notes.append(
