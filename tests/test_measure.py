@@ -300,6 +300,18 @@ class TestSaved:
         done = CliRunner().invoke(app, ["evaluate", str(made[0]), "--saved", "--data", str(made[1])])
         assert "--saved opens no image: leave out --data" in str(done.exception)
 
+    def test_no_model_is_built(self, run, monkeypatch):
+        first = evaluate(run)
+        monkeypatch.setattr("finevote.bundle.build_model", None)
+        assert evaluate(run, saved=True).to_dict() == first.to_dict()
+
+    def test_a_bundle_that_was_changed_is_refused(self, run):
+        evaluate(run)
+        path = run / "bundle" / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(BundleError, match=r"model\.safetensors has [\d,]+ bytes instead of"):
+            evaluate(run, saved=True)
+
     def test_there_must_be_something(self, run):
         with pytest.raises(RunError, match=r"nothing is saved of the val split.*measure it again: finevote evaluate"):
             evaluate(run, saved=True)

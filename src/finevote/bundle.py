@@ -67,7 +67,7 @@ class Manifest(_Strict):
     details: dict[str, Any]
     files: dict[str, FileEntry]
     sha256: str
-    taxonomy: dict[str, Any] | None = None
+    taxonomy: Taxonomy | None = None
 
     @property
     def keep_rate(self) -> float:
@@ -182,8 +182,7 @@ def load_bundle(folder: Path, *, with_calibration: bool = True) -> Bundle:
     Raises:
         BundleError: the folder is no bundle, of another format, or a file in it is missing, unknown, cut or changed.
     """
-    manifest = read_manifest(folder)
-    _check_files(folder, manifest, passed_over=frozenset() if with_calibration else frozenset({CALIBRATION_NAME}))
+    manifest, calibration = read_beside_model(folder, with_calibration=with_calibration)
     try:
         config = config_from_values(manifest.config, source="its settings")
         model = build_model(config, num_classes=len(manifest.class_names), load_weights=False)
@@ -199,9 +198,17 @@ def load_bundle(folder: Path, *, with_calibration: bool = True) -> Bundle:
         manifest.preprocessing,
         config,
         manifest,
-        calibration=_load_calibration(folder) if with_calibration and CALIBRATION_NAME in manifest.files else None,
-        taxonomy=Taxonomy.from_dict(manifest.taxonomy) if manifest.taxonomy else None,
+        calibration,
+        manifest.taxonomy,
     )
+
+
+def read_beside_model(folder: Path, *, with_calibration: bool = True) -> tuple[Manifest, Calibration | None]:
+    """Read all that a bundle tells but its model, after checking every file of it; as `load_bundle` otherwise."""
+    manifest = read_manifest(folder)
+    _check_files(folder, manifest, passed_over=frozenset() if with_calibration else frozenset({CALIBRATION_NAME}))
+    is_there = with_calibration and CALIBRATION_NAME in manifest.files
+    return manifest, _load_calibration(folder) if is_there else None
 
 
 def read_manifest(folder: Path) -> Manifest:

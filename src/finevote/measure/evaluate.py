@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from finevote.bundle import WEIGHTS_NAME, Bundle, load_bundle, read_manifest
+from finevote.bundle import WEIGHTS_NAME, Bundle, Manifest, read_beside_model, read_manifest
 from finevote.data.images import check_images, without
 from finevote.data.views import CENTRE, PLAIN, View, view_cuts, views_of
 from finevote.errors import FinevoteError, RunError
-from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.measurement import Measurement
 from finevote.evaluation.pointing import PointingFigure, boxes_in_view, share_in_boxes, summarize
 from finevote.evaluation.predictions import load_predictions, save_predictions
@@ -73,24 +72,25 @@ def evaluate(
     check_split(split)
     folder = RunFolder.open(Path(run))
     if saved:
-        bundle = load_bundle(find_bundle(folder.path))
-        predictions, measurement = _load_measurement(folder, bundle, split=split, keep_rate=keep_rate)
+        manifest, calibration = read_beside_model(find_bundle(folder.path))
+        predictions, measurement = _load_measurement(folder, manifest, split=split, keep_rate=keep_rate)
         _check_views(predictions, views, run=folder.path, split=split)
         unknown, probes = _load_unknown(folder, split), _load_probes(folder, split)
     else:
         predictor = Predictor.load(folder.path, device="auto", keep_rate=keep_rate)
-        bundle = predictor.bundle
-        view_cuts(bundle.preprocessing, views=views)  # raises, before anything is looked at
+        manifest, calibration = predictor.bundle.manifest, predictor.bundle.calibration
+        view_cuts(manifest.preprocessing, views=views)  # raises, before anything is looked at
         held_out = open_unknown(folder, split=split, data=data)
         predictions, measurement, probes = _measure(folder, predictor, split=split, data=data, views=views)
         unknown = _predict_unknown(predictor, held_out, split=split) if held_out is not None else None
-    calibration = _calibration_at(bundle, measurement.keep_rate)
+    if calibration is not None and calibration.keep_rate != measurement.keep_rate:
+        calibration = None  # it does not hold at another keep rate
     report = make_report(
         predictions,
         measurement,
-        class_names=bundle.class_names,
+        class_names=manifest.class_names,
         sections=find_sections(
-            predictions, calibration, split=split, unknown=unknown, taxonomy=bundle.taxonomy, probes=probes
+            predictions, calibration, split=split, unknown=unknown, taxonomy=manifest.taxonomy, probes=probes
         ),
     )
     if on_report is not None:
@@ -209,7 +209,7 @@ def _load_probes(folder: RunFolder, split: str) -> ProbeAnswers | None:
 
 
 def _load_measurement(
-    folder: RunFolder, bundle: Bundle, *, split: str, keep_rate: float | None
+    folder: RunFolder, manifest: Manifest, *, split: str, keep_rate: float | None
 ) -> tuple[Predictions, Measurement]:
     """Return what was measured before, refused unless it is of the bundle that is there now."""
     files = folder.evaluation(split)
@@ -220,14 +220,14 @@ def _load_measurement(
         measurement = Measurement.from_dict(folder.read_json(files.report_json, advice=advice))
     except (KeyError, TypeError) as error:
         raise RunError(f"{files.report_json} is not a report of this finevote ({error}): {advice}") from None
-    wanted = bundle.model.keep_rate if keep_rate is None else keep_rate
-    if measurement.weights_sha256 != bundle.manifest.files[WEIGHTS_NAME].sha256 or measurement.keep_rate != wanted:
+    wanted = manifest.keep_rate if keep_rate is None else keep_rate
+    if measurement.weights_sha256 != manifest.files[WEIGHTS_NAME].sha256 or measurement.keep_rate != wanted:
         raise RunError(
             f"what is saved of the {split} split was predicted by other weights or at keep rate "
             f"{measurement.keep_rate:g}, not {wanted:g}: {advice}"
         )
     predictions, _ = load_predictions(files.predictions_npz, advice=advice)
-    changes: dict[str, Any] = {"run": str(folder.path), "bundle_sha256": bundle.manifest.sha256}
+    changes: dict[str, Any] = {"run": str(folder.path), "bundle_sha256": manifest.sha256}
     if split == "test":
         changes["num_test_openings"], changes["num_unread_openings"] = count_openings(folder)
     return predictions, Measurement(**{**vars(measurement), **changes})
@@ -239,12 +239,6 @@ def _check_views(predictions: Predictions, views: str, *, run: Path, split: str)
             f"nothing is saved of the views {views!r} of the {split} split: measure them: finevote evaluate {run} "
             f"--split {split} --views {views}"
         )
-
-
-def _calibration_at(bundle: Bundle, keep_rate: float) -> Calibration | None:
-    """Return the bundle's calibration, unless it was made at another keep rate and so does not hold."""
-    calibration = bundle.calibration
-    return None if calibration is None or calibration.keep_rate != keep_rate else calibration
 
 
 def _subject(regions: Regions) -> tuple[Box, ...]:
