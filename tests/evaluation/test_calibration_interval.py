@@ -37,6 +37,16 @@ def test_perfect_probabilities_are_not_told_to_err(bins):
     )
 
 
+def test_luck_does_not_make_the_interval_a_point():
+    confidences = np.full(40, 0.75)
+    lucky = calibration_error_interval(confidences, np.arange(40) < 30).interval  # an error of exactly 0 is found
+    usual = calibration_error_interval(confidences, np.arange(40) < 26).interval
+    assert lucky.low == 0
+    assert 0.08 < lucky.high < usual.high
+    few = calibration_error_interval(np.full(20, 1 / 12), np.arange(20) < 2, groups=np.arange(20) % 7).interval
+    assert few.high > 0.1
+
+
 def test_of_many_images_the_interval_closes_in_on_what_is_found():
     sample = simulated(20_000, excess=0.1, seed=0)
     low, high = calibration_error_interval(*sample).interval

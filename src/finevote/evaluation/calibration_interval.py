@@ -14,6 +14,7 @@ from finevote.evaluation.metrics import Rates
 NUM_RESAMPLES = 1000
 _SCALES = np.array([*np.linspace(0, 2, 13), 2.5, 3, 4, 6, 9, 14, 20])  # of the gaps that were found
 _ROUNDING = 1e-12
+_RARE = 1 / 6  # of what perfect probabilities show: one standard deviation below the middle
 
 
 class ErrorEstimate(NamedTuple):
@@ -41,7 +42,9 @@ def calibration_error_interval(
     tried that differ from the confidences by the gaps found in the bins, without what chance adds to their differences,
     times a scale from 0 up, in the same and in the opposite direction. For each, whether images are right is drawn
     anew, and the truth is kept if T lies between the outer quantiles of what is then found. The interval goes from the
-    least to the largest error of those kept; it holds 0 where perfect probabilities could well have shown T.
+    least to the largest error of those kept; it holds 0 where perfect probabilities could well have shown T. Where T is
+    less than what these show five times in six, the upper end is that of what they do: otherwise luck alone would make
+    the interval a point (power-constrained limits, Cowan et al. 2011).
 
     A gap counts n_b / (n_b + 1) of itself in a bin of n_b images, one of the model's own expectation being added, so
     that a bin without a mistake is not taken for one in which there can be none. Groups lessen the number of images
@@ -87,7 +90,8 @@ def calibration_error_interval(
     tail = (1 - confidence) / 2
     lows, highs = np.quantile(shown, [tail, 1 - tail], axis=1)
     halves = np.split(np.arange(len(errors)), 2)
-    ends = [_kept(errors[half], lows[half], highs[half], found) for half in halves]
+    usual = max(found, float(np.quantile(shown[0], _RARE)))
+    ends = [_kept(errors[half], lows[half], highs[half], found, usual) for half in halves]
     interval = Interval(min(low for low, _ in ends), max(high for _, high in ends))
     return ErrorEstimate(interval, float(shown[0].mean()))
 
@@ -96,6 +100,7 @@ def _direction(gaps: Rates, sure: Rates, counts: NDArray[np.int64]) -> Rates:
     """Return gaps (K,) without what chance adds to their differences, scaled to the same mean absolute value.
 
     Each is drawn to their mean by its sampling variance beside the variance between bins (DerSimonian and Laird 1986).
+    They are at least a quarter of a standard error on average, so that multiples of them reach what chance can hide.
     """
     smooth = gaps * counts / (counts + 1)
     mean = float(smooth @ counts / counts.sum())
@@ -104,17 +109,18 @@ def _direction(gaps: Rates, sure: Rates, counts: NDArray[np.int64]) -> Rates:
     excess = float(precisions @ (gaps - mean) ** 2) - (len(gaps) - 1)
     between = max(excess, 0.0) / float(precisions.sum() - (precisions**2).sum() / precisions.sum() + 1e-300)
     drawn = mean + (smooth - mean) * between / (between + 1 / precisions)
-    size = float(np.abs(drawn) @ counts)
-    return np.asarray(drawn * float(np.abs(smooth) @ counts) / size if size > 0 else smooth)
+    least = 0.25 / np.sqrt(precisions)
+    size, wanted = float(np.abs(drawn) @ counts), max(float(np.abs(smooth) @ counts), float(least @ counts))
+    return np.asarray(drawn * (wanted / size) if size > _ROUNDING else least)
 
 
-def _kept(errors: Rates, lows: Rates, highs: Rates, found: float) -> Interval:
-    """Return between which errors, of truths in order of their scale, `found` lies within what they show."""
+def _kept(errors: Rates, lows: Rates, highs: Rates, found: float, usual: float) -> Interval:
+    """Return between which errors, of truths in order of their scale, one shows `found` or more, or `usual` or less."""
     lows, highs = np.maximum.accumulate(lows), np.maximum.accumulate(highs)
     first = int(np.searchsorted(highs, found - _ROUNDING))  # the first truth that can show so much
-    last = int(np.searchsorted(lows, found + _ROUNDING, side="right")) - 1  # the last that can show so little
+    last = int(np.searchsorted(lows, usual + _ROUNDING, side="right")) - 1  # the last that can show so little
     low = errors[-1] if first == len(errors) else _between(errors, highs, first - 1, found)
-    high = errors[0] if last < 0 else _between(errors, lows, last, found)
+    high = errors[0] if last < 0 else _between(errors, lows, last, usual)
     return Interval(min(low, high), max(low, high))
 
 
