@@ -199,3 +199,11 @@ def test_the_command_prints_the_table_and_the_folder(finished, recipe, data, run
     assert code == 0
     assert "finished before" in printed
     assert "beside model.voting.merge=false" in printed
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "bundle.json"])
+def test_nothing_is_put_into_a_run_or_a_bundle(recipe, data, tmp_path, counted, name):
+    (tmp_path / name).write_text("")
+    with pytest.raises(RunError, match="is itself a run or a bundle: give another --out"):
+        sweep(recipe, data, out=tmp_path)
+    assert ([path.name for path in tmp_path.iterdir()], counted) == ([name], [])

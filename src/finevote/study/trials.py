@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from finevote.bundle import MANIFEST_NAME
 from finevote.config import Config, load_config
 from finevote.data.opening import data_argument
 from finevote.data.registry import open_source
@@ -78,9 +79,11 @@ def check_trials(trials: Sequence[Trial], data: str | Path, *, split: str) -> No
 
     Raises:
         ArgumentError: there will be no validation images to measure on, or not the same images for all.
-        RunError: a folder holds a run of other settings or other data.
+        RunError: a folder holds a run of other settings or other data, or that of all trials is a run or a bundle.
     """
-    config = trials[0].config
+    config, root = trials[0].config, trials[0].path.parents[1]
+    if RunFolder(root).config_yaml.is_file() or (root / MANIFEST_NAME).is_file():
+        raise RunError(f"{root} is itself a run or a bundle: give another --out, a folder that runs can be put into")
     source = open_source(data, splits=SPLITS, protocol=config.data.protocol)
     if split == "val" and not source.splits.get("val") and config.data.validation_fraction == 0:
         raise ArgumentError("data.validation_fraction=0 leaves no validation images: give --split test, or a share")
