@@ -3,19 +3,25 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from finevote.bundle import load_bundle, read_manifest, record_calibration, record_keep_rate, save_bundle
 from finevote.errors import ArgumentError, BundleError, StorageError
 from finevote.evaluation.calibrator import Calibration, SetRule, calibrate
 from finevote.evaluation.metrics import softmax
-from finevote.evaluation.predictions import load_predictions
+from finevote.evaluation.predictions import load_predictions, save_predictions
+from finevote.measure import examples
 from finevote.measure.evaluate import evaluate
+from finevote.measure.examples import draw_examples
 from finevote.measure.opening import open_split
 from finevote.predictor import Predictor
 from finevote.run_folder import RunFolder
+from finevote.study import compare as comparing
+from finevote.study.compare import compare
 from finevote.training.fit import fit
 from finevote.tune_speed import tune_speed
 from finevote.types import Predictions
@@ -80,6 +86,24 @@ def test_probabilities_are_at_the_temperature(finished):
     temperature = calibrate(some_predictions()).temperature
     expected = np.sort(softmax(predictions.logits[row : row + 1] / temperature)[0])[::-1]
     assert Predictor.load(finished).predict(photograph(finished)).probabilities == pytest.approx(expected, abs=1e-6)
+
+
+def test_pictures_tell_the_probabilities_that_predict_tells(finished, monkeypatch, tmp_path):
+    drawn, flips = [], []
+    monkeypatch.setattr(examples, "example_grid", lambda cells, **_: drawn.extend(cells) or Figure())
+    draw_examples(finished, split="test")
+    answers, _ = Predictor.load(finished).predict_files([Path(photograph(finished, "test"))], top=1)
+    told = [answer.probabilities[0] for answer in answers]
+    assert sorted(cell.probability for cell in drawn) == pytest.approx(sorted(told), abs=1e-5)
+
+    other = shutil.copytree(finished, tmp_path / "other")
+    path = other / "evaluation" / "test" / "predictions.npz"
+    saved, names = load_predictions(path)
+    save_predictions(path, replace(saved, logits=np.roll(saved.logits, 1, axis=1)), names)
+    monkeypatch.setattr(comparing, "flip_sheet", lambda one, two, **_: flips.extend([*one, *two]) or Figure())
+    compare([finished, other], split="test", out=tmp_path / "out")
+    assert flips
+    assert all(min(abs(flip.first[1] - probability) for probability in told) < 1e-5 for flip in flips)
 
 
 @pytest.mark.parametrize("method", ["lac", "aps", "raps"])

@@ -22,9 +22,9 @@ from finevote.data.views import PLAIN, as_resized, view_cuts
 from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, BundleError, DataError
 from finevote.evaluation.answers import AnswerRule, Thresholds, find_answers, find_thresholds
-from finevote.evaluation.calibrator import SetRule
+from finevote.evaluation.calibrator import SetRule, told_probabilities
 from finevote.evaluation.fusion import joint_logits
-from finevote.evaluation.metrics import Logits, rank_classes, softmax
+from finevote.evaluation.metrics import Logits, rank_classes
 from finevote.evaluation.predict import evaluation_mode, predict
 from finevote.run_folder import RunFolder
 from finevote.types import Answer, DataSource, ModelOutput, Predictions, Ranked
@@ -277,7 +277,7 @@ class Predictor:
     def _rank(self, image_ids: Sequence[str], outputs: _Outputs, ask: _Ask) -> list[Ranked]:
         logits, embeddings = outputs
         calibration = self.bundle.calibration
-        probabilities = softmax(logits) if calibration is None else calibration.probabilities(logits)
+        probabilities = told_probabilities(logits, calibration)
         ranks = rank_classes(logits)
         is_told = np.broadcast_to(np.arange(ranks.shape[1]) < ask.top, ranks.shape)
         if calibration is not None and ask.sets is not None:

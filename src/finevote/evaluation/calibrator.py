@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from finevote.errors import ArgumentError, suggest
 from finevote.evaluation import conformal
 from finevote.evaluation.calibration import apply_temperature, fit_temperature
-from finevote.evaluation.metrics import Labels, Rates
+from finevote.evaluation.metrics import Labels, Rates, softmax
 from finevote.evaluation.predict import take_rows
 from finevote.evaluation.unknown import unknown_scores
 from finevote.types import Predictions
@@ -100,6 +100,11 @@ class Calibration:
     ) -> dict[str, Rates]:
         """Return by each method how much images look as if of none of the classes, (n,), as `unknown` has them."""
         return unknown_scores(logits, embeddings, temperature=self.temperature, means=self.class_means)
+
+
+def told_probabilities(logits: NDArray[np.floating[Any]], calibration: Calibration | None) -> Rates:
+    """Return probabilities (n, C) as they are told to people: at the temperature where there is one."""
+    return softmax(logits) if calibration is None else calibration.probabilities(logits)
 
 
 def calibrate(predictions: Predictions, *, keep_rate: float = 1.0, class_means: Rates | None = None) -> Calibration:

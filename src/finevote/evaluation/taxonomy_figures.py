@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from finevote.evaluation.calibrator import Calibration
+from finevote.evaluation.calibrator import Calibration, told_probabilities
 from finevote.evaluation.figure import Figure, number, percent, share_of, with_intervals
-from finevote.evaluation.metrics import Rates, softmax
+from finevote.evaluation.metrics import Rates
 from finevote.evaluation.predict import take_rows
 from finevote.evaluation.selective import risk_area, risk_curve
 from finevote.evaluation.selective_figures import RiskPoint, thin_curve
@@ -94,8 +94,7 @@ def measure_taxonomy(
     """
     if taxonomy is None:
         return None
-    logits, labels = predictions.logits, predictions.labels
-    probabilities = softmax(logits) if calibration is None else calibration.probabilities(logits)
+    labels, probabilities = predictions.labels, told_probabilities(predictions.logits, calibration)
     levels = levels_of(taxonomy)
     depths, taxa = deepest_sure(probabilities, levels, sure=sure)
     is_right = np.zeros(len(labels), np.bool_)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from finevote.evaluation.metrics import softmax
+from finevote.bundle import Bundle
+from finevote.evaluation.calibrator import told_probabilities
 from finevote.explanation.figures import Example, example_grid, save_figure
 from finevote.measure.evaluate import predictions_of
 from finevote.measure.opening import open_split
@@ -34,7 +35,7 @@ def draw_examples(run: Path | str, *, split: str = "val", data: str | Path | Non
     protocol = f" (protocol {source.protocol})" if source.protocol else ""
     discs = "; yellow discs are final votes" if predictions.final_votes is not None else ""
     figure = example_grid(
-        _make_examples(predictions, rows, source=source, split=split, preprocessing=predictor.preprocessing),
+        _make_examples(predictions, rows, source=source, split=split, bundle=predictor.bundle),
         title=f"{TITLES[split]}: {is_right.mean():.1%} of {len(is_right):,} images are named right{protocol}",
         subtitle=f"{num_right} right and {len(rows) - num_right} wrong ones{chosen}{discs}",
     )
@@ -55,10 +56,10 @@ def choose_examples(predictions: Predictions) -> list[int]:
 
 
 def _make_examples(
-    predictions: Predictions, rows: Sequence[int], *, source: DataSource, split: str, preprocessing: Preprocessing
+    predictions: Predictions, rows: Sequence[int], *, source: DataSource, split: str, bundle: Bundle
 ) -> list[Example]:
     by_id = {record.image_id: record for record in source.splits[split]}
-    probabilities = softmax(predictions.logits)
+    probabilities = told_probabilities(predictions.logits, bundle.calibration)
     names = source.class_names
     examples = []
     for row in rows:
@@ -66,7 +67,7 @@ def _make_examples(
         votes, grid = predictions.final_votes, predictions.grid
         examples.append(
             Example(
-                image=crop_to_view(source.read(by_id[predictions.image_ids[row]]), preprocessing),
+                image=crop_to_view(source.read(by_id[predictions.image_ids[row]]), bundle.preprocessing),
                 true_name=names[predictions.labels[row]],
                 predicted_name=names[label],
                 probability=float(probabilities[row, label]),

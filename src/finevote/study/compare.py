@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from finevote.errors import ArgumentError, RunError
+from finevote.evaluation.calibrator import told_probabilities
 from finevote.evaluation.measurement import describe_unread
-from finevote.evaluation.metrics import softmax
 from finevote.evaluation.paired import class_changes, hierarchical_bootstrap, holm, paired_bootstrap, paired_test
 from finevote.evaluation.shares import Groups, share
 from finevote.explanation.figures import save_figure
@@ -178,7 +178,7 @@ def _flip(row: int, one: Measured, two: Measured, album: Album) -> Flip:
     record = album.records[one.predictions.image_ids[row]]
     answers = []
     for run in (one, two):
-        probabilities = softmax(run.predictions.logits[[row]])[0]
+        probabilities = told_probabilities(run.predictions.logits[[row]], run.calibration)[0]
         label = int(probabilities.argmax())
         answers.append((run.class_names[label], float(probabilities[label])))
     image = crop_to_view(album.source.read(record), album.view)

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from finevote.bundle import read_manifest
+from finevote.bundle import read_beside_model, read_manifest
 from finevote.config import load_config
 from finevote.data.items import list_some
 from finevote.errors import ArgumentError, DataError, RunError
+from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.metrics import top_k_correct
 from finevote.evaluation.predict import subject_names, take_rows
 from finevote.measure.evaluate import predictions_of
@@ -29,7 +30,7 @@ class Measured:
     """A run with its predictions on the images of the comparison, in the order that all its runs share.
 
     `settings` are flat, name to value, with the keep rate of the bundle; `right` (n,) tells which images are named
-    right.
+    right, and `calibration` is that of the bundle, None where it has none.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class Measured:
     class_names: tuple[str, ...]
     setting: str
     right: np.ndarray
+    calibration: Calibration | None = None
 
     @property
     def seed(self) -> int:
@@ -182,13 +184,15 @@ def _refuse_other_images(ids: Sequence[str], other_ids: Sequence[str], *, first:
 def _measure(folder: RunFolder, *, split: str, data: str | Path | None) -> Measured:
     predictions, class_names = predictions_of(folder.path, split=split, data=data)
     settings = flatten(load_config(folder.config_yaml).model_dump(mode="json"))
+    manifest, calibration = read_beside_model(folder.bundle)
     return Measured(
         path=folder.path,
-        settings={**settings, "model.voting.keep_rate": read_manifest(folder.bundle).keep_rate},  # tune-speed sets it
+        settings={**settings, "model.voting.keep_rate": manifest.keep_rate},  # tune-speed sets it
         predictions=predictions,
         class_names=class_names,
         setting=folder.read_json(folder.data_json)["setting"],
         right=top_k_correct(predictions.logits, predictions.labels, k=1),
+        calibration=calibration,
     )
 
 
