@@ -104,6 +104,15 @@ def test_the_command_prints_the_curve_and_says_what_was_chosen(finished, run):
     assert "--rates '1,half' must be numbers with commas between" in err
 
 
+def test_the_curve_is_printed_where_it_cannot_be_written(finished, run):
+    (finished / "speed.json").mkdir()
+    before = content_of(finished)
+    code, out, err = run("tune-speed", finished, "--rates", "1,0.5")
+    assert (code, "cannot write" in err) == (2, True)
+    assert "Keep rate" in out
+    assert content_of(finished) == before
+
+
 def test_a_plain_run_is_refused(finished):
     config = make_config()
     plain = config.model.model_copy(update={"voting": config.model.voting.model_copy(update={"enabled": False})})

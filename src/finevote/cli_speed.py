@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finevote.cli_options import DataOption
 from finevote.cli_output import print_rich
 from finevote.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from finevote.tune_speed import SpeedCurve
 
 
 def tune_speed(
@@ -32,11 +35,13 @@ def tune_speed(
     wanted = _read_rates(rates)
     from finevote.tune_speed import tune_speed as tune
 
-    curve = tune(run, max_drop=max_drop, rates=wanted, data=data, batch_size=batch_size, dry_run=dry_run)
-    if as_json:
-        typer.echo(json.dumps(curve.to_dict(), indent=2))
-    else:
-        print_rich(curve.table())
+    def show(curve: SpeedCurve) -> None:
+        if as_json:
+            typer.echo(json.dumps(curve.to_dict(), indent=2))
+        else:
+            print_rich(curve.table())
+
+    tune(run, max_drop=max_drop, rates=wanted, data=data, batch_size=batch_size, dry_run=dry_run, on_curve=show)
 
 
 def _read_rates(text: str) -> list[float]:

@@ -127,6 +127,7 @@ def tune_speed(
     data: str | Path | None = None,
     batch_size: int = 8,
     dry_run: bool = False,
+    on_curve: Callable[[SpeedCurve], object] | None = None,
 ) -> SpeedCurve:
     """Measure keep rates on the validation split and make the fastest that loses little the bundle's own.
 
@@ -140,6 +141,7 @@ def tune_speed(
         data: where the data set lies now, if it has moved.
         batch_size: images of a timed forward pass.
         dry_run: write nothing.
+        on_curve: called with the curve before it is written, so that it is not lost if that fails.
 
     Raises:
         ArgumentError: the run is a plain backbone, or a rate or `max_drop` is out of range.
@@ -169,6 +171,8 @@ def tune_speed(
         keep_rate=choose_rate(points, max_drop=max_drop),
         points=points,
     )
+    if on_curve is not None:
+        on_curve(curve)
     if not dry_run:
         _record(folder, curve, _calibration_at(curve.keep_rate, predictor, source))
     return curve
