@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import recall_score
 
 from finevote.errors import ArgumentError
 from finevote.evaluation.paired import (
@@ -139,6 +140,44 @@ def test_a_classifier_beside_itself_makes_no_difference_but_keeps_an_interval():
     assert found.value == 0
     assert -0.05 < found.low < 0 < found.high < 0.05
     assert paired_test(right, right) == (0, 0, 1.0)
+
+
+@pytest.mark.parametrize("n", [50, 500, 5000])
+def test_the_interval_of_macro_accuracies_covers_the_truth(n):
+    """Classes are of uneven size, and the second classifier gains in the rare ones alone."""
+    rng = np.random.default_rng(0)
+    sizes = np.array([0.4, 0.3, 0.2, 0.1])
+    gains = np.array([0.05, 0.05, 0.15, 0.3])
+    covered = 0
+    for seed in range(400):
+        labels = rng.choice(4, size=n, p=sizes)
+        chance = rng.random(n)
+        first, second = chance < 0.6, (chance < 0.55) | (chance > 1 - gains[labels])
+        found = paired_bootstrap(first, second, seed=seed, labels=labels, num_draws=500)
+        covered += found.low <= gains.mean() - 0.05 <= found.high
+    assert 0.92 <= covered / 400 <= 0.985
+
+
+def test_with_labels_the_difference_is_that_of_macro_accuracies():
+    rng = np.random.default_rng(0)
+    first, second = draw_pair(rng, 300, lost=0.1, gained=0.2)
+    labels = rng.choice(5, size=300, p=[0.5, 0.3, 0.1, 0.05, 0.05])
+    expected = recall_score(labels, np.where(second, labels, -1), average=None, labels=range(5)).mean()
+    expected -= recall_score(labels, np.where(first, labels, -1), average=None, labels=range(5)).mean()
+    assert paired_bootstrap(first, second, seed=0, labels=labels).value == pytest.approx(expected)
+
+
+def test_where_classes_are_alike_in_size_both_accuracies_differ_alike():
+    first, second = draw_pair(np.random.default_rng(0), 60, lost=0.1, gained=0.2)
+    groups = np.repeat(np.arange(20), 3).astype(str)
+    for options in ({}, {"groups": groups}):
+        macro = paired_bootstrap(first, second, seed=3, labels=np.arange(60) % 4, **options)
+        assert macro == pytest.approx(paired_bootstrap(first, second, seed=3, **options))
+
+
+def test_labels_that_do_not_fit_are_refused():
+    with pytest.raises(ArgumentError, match=r"labels \(1,\) must be one for each of 2 images"):
+        paired_bootstrap([True, False], [True, True], seed=0, labels=[1])
 
 
 def test_images_of_one_subject_count_as_one():

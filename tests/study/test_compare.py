@@ -77,6 +77,7 @@ def test_two_runs_are_paired_image_by_image(pair, tmp_path):
     assert duel.difference == pytest.approx(3 / 9)
     assert duel.p_value == pytest.approx(2 * (1 + 5) / 2**5)
     assert duel.low < 3 / 9 < duel.high
+    assert duel.macro == pytest.approx((3 / 9, duel.low, duel.high))  # three images of each class
     assert [row.accuracy for row in found.standings] == pytest.approx([5 / 9, 8 / 9])
     assert json.loads((folder / "comparison.json").read_text()) == json.loads(json.dumps(found.to_dict()))
 

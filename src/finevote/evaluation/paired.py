@@ -91,10 +91,13 @@ def paired_bootstrap(
     *,
     seed: int,
     groups: Groups | None = None,
+    labels: ArrayLike | None = None,
     num_draws: int = NUM_DRAWS,
     confidence: float = 0.95,
 ) -> Estimate:
     """Return the difference of two accuracies with its bootstrap interval, images or whole groups drawn together.
+
+    With `labels` (n,) it is that of macro accuracies: images weigh as much as makes the classes alike.
 
     Half a unit that the first wins and half a one that the second does are added to those drawn from (after Bonett and
     Price 2012), and percentiles are expanded for the number of units (Hesterberg 2015, section 5.3): plain ones are
@@ -105,8 +108,9 @@ def paired_bootstrap(
     """
     _check_confidence(confidence)
     one, other = _as_right(first, second)
-    patterns, counts = _units((other.astype(np.float64) - one)[None], groups)
-    value = float(other.mean() - one.mean())
+    weights = np.ones(len(one)) if labels is None else _class_weights(labels, num_images=len(one))
+    patterns, counts = _units((weights * (other.astype(np.float64) - one))[None], groups, weights=weights)
+    value = float((weights * other).mean() - (weights * one).mean())
     return _estimate(value, patterns, counts, ends=(-1.0, 1.0), seed=seed, num_draws=num_draws, confidence=confidence)
 
 
@@ -199,9 +203,7 @@ def class_changes(
         ArgumentError: the arrays do not fit together.
     """
     one, other = _as_right(first, second)
-    numbers = np.asarray(labels)
-    if numbers.shape != one.shape:
-        raise ArgumentError(f"labels {numbers.shape} must be one for each of {len(one)} images")
+    numbers = _as_labels(labels, num_images=len(one))
     names = None if groups is None else np.asarray(groups)
     rows = []
     for label in np.unique(numbers):
@@ -229,18 +231,31 @@ def _as_rows(right: ArrayLike) -> Values:
     return rows.astype(np.float64)
 
 
+def _as_labels(labels: ArrayLike, *, num_images: int) -> NDArray[np.integer]:
+    numbers = np.asarray(labels)
+    if numbers.shape != (num_images,):
+        raise ArgumentError(f"labels {numbers.shape} must be one for each of {num_images} images")
+    return numbers
+
+
+def _class_weights(labels: ArrayLike, *, num_images: int) -> Values:
+    """Return weights of images (n,), 1 on average, by which every class weighs alike."""
+    _, classes, sizes = np.unique(_as_labels(labels, num_images=num_images), return_inverse=True, return_counts=True)
+    return np.asarray(num_images / (len(sizes) * sizes[classes]))
+
+
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ArgumentError(f"confidence={confidence} must lie between 0 and 1, e.g. 0.95")
 
 
-def _units(rows: Values, groups: Groups | None) -> tuple[Values, Values]:
-    """Return (rows + 1, U): sums over each kind of unit, its images last, and (U,) how many units are of each kind.
+def _units(rows: Values, groups: Groups | None, *, weights: Values | None = None) -> tuple[Values, Values]:
+    """Return (rows + 1, U): sums over each kind of unit, the weights of its images last, and (U,) how many there are.
 
     Units with equal sums are one kind: drawing kinds by their frequency is drawing units, at a fraction of the work.
     """
     num_images = rows.shape[1]
-    table = np.concatenate([rows, np.ones((1, num_images))])
+    table = np.concatenate([rows, (np.ones(num_images) if weights is None else weights)[None]])
     if groups is not None:
         if len(groups) != num_images:
             raise ArgumentError(f"{len(groups)} groups for {num_images} images: give one for each")

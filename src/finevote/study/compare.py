@@ -134,7 +134,9 @@ def _duel_of_runs(first: Contestant, other: Contestant, *, groups: Groups | None
     one, two = first.runs[0], other.runs[0]
     found = paired_bootstrap(one.right, two.right, seed=_SEED, groups=groups, confidence=CONFIDENCE)
     exact = paired_test(one.right, two.right, groups=groups)
-    changes = class_changes(one.right, two.right, one.predictions.labels, groups=groups)
+    labels = one.predictions.labels
+    macro = paired_bootstrap(one.right, two.right, seed=_SEED, groups=groups, labels=labels, confidence=CONFIDENCE)
+    changes = class_changes(one.right, two.right, labels, groups=groups)
     return Duel(
         first=first.name,
         other=other.name,
@@ -147,6 +149,7 @@ def _duel_of_runs(first: Contestant, other: Contestant, *, groups: Groups | None
         only_first=exact.only_first,
         only_other=exact.only_second,
         classes=tuple(ChangedClass(one.class_names[change.label], *change[1:]) for change in changes),
+        macro=macro.figure,
     )
 
 

@@ -12,6 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from finevote.evaluation.figure import Figure
+
 CONFIDENCE = 0.95
 _NUM_CLASSES_SHOWN = 5
 
@@ -46,7 +48,8 @@ class Duel(NamedTuple):
     """The first contestant beside another one; the difference is the other's accuracy minus the first's.
 
     `only_first` and `only_other` count images that one alone names right, and `classes` what each class gains and
-    loses; None and empty where a contestant has several seeds. `p_adjusted` is Holm's over the duels.
+    loses, and `macro` is the difference of macro accuracies; None and empty where a contestant has several seeds.
+    `p_adjusted` is Holm's over the duels.
     """
 
     first: str
@@ -60,6 +63,7 @@ class Duel(NamedTuple):
     only_first: int | None = None
     only_other: int | None = None
     classes: tuple[ChangedClass, ...] = ()
+    macro: Figure | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,12 @@ class Comparison:
         """Return the comparison ready for JSON; shares are fractions, not percent."""
         values = {**vars(self), "standings": [row._asdict() for row in self.standings]}
         values["duels"] = [
-            {**duel._asdict(), "classes": [row._asdict() for row in duel.classes]} for duel in self.duels
+            {
+                **duel._asdict(),
+                "classes": [row._asdict() for row in duel.classes],
+                "macro": duel.macro and duel.macro._asdict(),
+            }
+            for duel in self.duels
         ]
         values["settings"], values["num_test_openings"] = dict(self.settings), dict(self.num_test_openings)
         return {"confidence": CONFIDENCE, **values}
@@ -161,10 +170,16 @@ def _standing_table(standings: Sequence[Standing]) -> Table:
 def _duel_table(duels: Sequence[Duel]) -> Table:
     table = new_table(f"beside {duels[0].first}", "points", "95% interval", "p", "p (Holm)", "")
     for duel in duels:
-        interval = f"{describe_points(duel.low)} to {describe_points(duel.high)}"
         p_values = describe_p(duel.p_value), describe_p(duel.p_adjusted)
-        table.add_row(Text(duel.other), describe_points(duel.difference), interval, *p_values, verdict(duel))
+        found = Figure(duel.difference, duel.low, duel.high)
+        table.add_row(Text(duel.other), *_describe_difference(found), *p_values, verdict(duel))
+        if duel.macro is not None:
+            table.add_row("    macro accuracy", *_describe_difference(duel.macro))
     return table
+
+
+def _describe_difference(found: Figure) -> tuple[str, str]:
+    return describe_points(found.value), f"{describe_points(found.low)} to {describe_points(found.high)}"
 
 
 def _class_table(duel: Duel) -> Table:
