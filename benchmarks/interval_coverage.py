@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
-from finevote.evaluation.bootstrap import bootstrap_intervals
 from finevote.evaluation.calibration import (
     brier_scores,
     calibration_error,
@@ -23,12 +22,13 @@ from finevote.evaluation.calibration import (
     negative_log_likelihoods,
 )
 from finevote.evaluation.calibration_interval import calibration_error_interval
-from finevote.evaluation.intervals import Interval, macro_interval, wilson_interval
+from finevote.evaluation.intervals import Interval, area_interval, macro_interval, wilson_interval
 from finevote.evaluation.means import mean_interval
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.paired import paired_bootstrap
 from finevote.evaluation.shares import macro_share, share
 from finevote.evaluation.unknown import auroc, false_positive_rate
+from finevote.evaluation.unknown_figures import passing_share
 
 SIZES = (50, 500, 5000)
 NUM_CLASSES = 10
@@ -174,28 +174,29 @@ def differences(num_trials: int, rng: np.random.Generator) -> Iterator[Row]:
             yield Row("paired difference", case, num_images, gained - lost, found, num_trials)
 
 
-def rankings(num_trials: int, rng: np.random.Generator) -> Iterator[Row]:
+def areas(num_trials: int, rng: np.random.Generator) -> Iterator[Row]:
+    for distance in (1.0, 2.5, 4.0):
+        truth = float(norm.cdf(distance / 2**0.5))
+        for num_images in SIZES:
+
+            def draw(n: int = num_images, d: float = distance) -> Interval:
+                return area_interval(auroc(rng.normal(0, 1, n), rng.normal(d, 1, n)), n, n)
+
+            found = covered(draw, truth, num_trials)
+            yield Row("area under ROC", f"{distance:g} sd apart", num_images, truth, found, num_trials)
+
+
+def passing(num_trials: int, rng: np.random.Generator) -> Iterator[Row]:
     num_trials = max(num_trials // 10, 1)
     for distance in (1.0, 2.5):
-        known, unknown = rng.normal(0, 1, 10**6), rng.normal(distance, 1, 10**6)
-        for kind, statistic in (("area under ROC", auroc), ("unknown that pass", false_positive_rate)):
-            truth = statistic(known, unknown)
-            for num_images in SIZES:
+        truth = false_positive_rate(rng.normal(0, 1, 10**6), rng.normal(distance, 1, 10**6))
+        for num_images in SIZES:
 
-                def draw(n: int = num_images, d: float = distance, statistic: Callable = statistic) -> Interval:
-                    scores = np.concatenate([rng.normal(0, 1, n), rng.normal(d, 1, n)])
-                    strata = [np.arange(n), np.arange(n, 2 * n)]
-                    (found,) = bootstrap_intervals(
-                        lambda rows: [statistic(scores[rows[:n]], scores[rows[n:]])],
-                        2 * n,
-                        strata=strata,
-                        num_resamples=400,
-                    )
-                    return found
+            def draw(n: int = num_images, d: float = distance) -> Interval:
+                return Interval(*passing_share(rng.normal(0, 1, n), rng.normal(d, 1, n))[1:])
 
-                yield Row(
-                    kind, f"{distance:g} sd apart", num_images, truth, covered(draw, truth, num_trials), num_trials
-                )
+            found = covered(draw, truth, num_trials)
+            yield Row("unknown that pass", f"{distance:g} sd apart", num_images, truth, found, num_trials)
 
 
 KINDS = {
@@ -205,7 +206,8 @@ KINDS = {
     "means": means,
     "differences": differences,
     "errors": errors,
-    "rankings": rankings,
+    "areas": areas,
+    "passing": passing,
 }
 
 

@@ -13,6 +13,7 @@ from finevote.evaluation.calibrator import Calibration, Judges
 from finevote.evaluation.figure import Figure, number, percent, share_of
 from finevote.evaluation.intervals import area_interval
 from finevote.evaluation.metrics import Rates
+from finevote.evaluation.shares import Groups, share
 from finevote.evaluation.unknown import (
     METHODS,
     alarm_threshold,
@@ -136,6 +137,23 @@ def measure_unknowns(
     return Unknowns(tuple(scores), num_calibrating, num_unknown, judges.is_across, false_alarms)
 
 
+def passing_share(known_scores: Rates, unknown_scores: Rates, *, groups: Groups | None = None) -> Figure:
+    """Return the share of n unknown images that pass as known where `RECALL` of m known ones do.
+
+    `groups` (m + n,) are the subjects of both, the known first; None where every image is by itself.
+    """
+    both, num_known = np.concatenate([known_scores, unknown_scores]), len(known_scores)
+
+    def statistic(rows: NDArray[np.int64]) -> Sequence[float]:
+        return [false_positive_rate(both[rows[rows < num_known]], both[rows[rows >= num_known]], recall=RECALL)]
+
+    strata = np.split(np.arange(len(both)), [num_known])
+    (drawn,) = bootstrap_intervals(statistic, len(both), groups=groups, strata=strata)
+    is_passed = unknown_scores <= pass_threshold(known_scores, recall=RECALL)
+    fixed = share(is_passed, groups=None if groups is None else groups[num_known:])
+    return Figure(fixed.value, min(drawn.low, fixed.low), max(drawn.high, fixed.high))
+
+
 def _alarms(known: Predictions, judges: Judges, *, rate: float) -> dict[str, NDArray[np.bool_]]:
     """Return by each method which known images are called unknown, (n,)."""
     calibration = judges.calibration
@@ -154,6 +172,7 @@ def _judge_unknown(
 ) -> dict[str, Sequence[Figure]]:
     """Return area, passing share and found share by each method."""
     scores, old_scores = (calibration.unknown_scores(found.logits, found.embeddings) for found in (unknown, known))
+    groups = None if known.groups is None and unknown.groups is None else [*_subjects(known), *_subjects(unknown)]
     figures: dict[str, Sequence[Figure]] = {}
     for method in scores.keys() & calibration.unknown.keys():
         new, old = scores[method], old_scores[method]
@@ -161,22 +180,8 @@ def _judge_unknown(
         interval = area_interval(area, _num_subjects(known), _num_subjects(unknown))
         threshold = alarm_threshold(calibration.unknown[method], false_alarms=rate)
         found = share_of(new > threshold, unknown)
-        figures[method] = [Figure(area, *interval), _passing(old, new, known, unknown), found]
+        figures[method] = [Figure(area, *interval), passing_share(old, new, groups=groups), found]
     return figures
-
-
-def _passing(old: Rates, new: Rates, known: Predictions, unknown: Predictions) -> Figure:
-    """Return the share of unknown images that pass as known where `RECALL` of the known do, from scores of both."""
-    both, num_known = np.concatenate([old, new]), len(old)
-    groups = None if known.groups is None and unknown.groups is None else [*_subjects(known), *_subjects(unknown)]
-
-    def statistic(rows: NDArray[np.int64]) -> Sequence[float]:
-        return [false_positive_rate(both[rows[rows < num_known]], both[rows[rows >= num_known]], recall=RECALL)]
-
-    strata = np.split(np.arange(len(both)), [num_known])
-    (drawn,) = bootstrap_intervals(statistic, len(both), groups=groups, strata=strata)
-    fixed = share_of(new <= pass_threshold(old, recall=RECALL), unknown)
-    return Figure(fixed.value, min(drawn.low, fixed.low), max(drawn.high, fixed.high))
 
 
 def _num_subjects(predictions: Predictions) -> int:
