@@ -9,9 +9,7 @@ its own.
 
 import argparse
 import json
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +19,7 @@ from lightning.fabric import Fabric
 from finevote.bench.actions import make_batch
 from finevote.bench.contenders import OURS, config_of
 from finevote.bench.failure import status_bytes
+from finevote.bench.memory import in_fresh_process
 from finevote.bench.plan import Action, Case
 from finevote.bench.timing import ratio_of, spread_of, time_in_turn
 from finevote.build import build_loss
@@ -111,10 +110,7 @@ def main() -> None:
     given = parser.parse_args()
     case = Case(given.backbone, given.size, given.batch, 200, action=Action.STEP)
     ways = [Way(objective, size) for objective in WEIGHTS for size in (None, given.micro_batch)]
-    peaks = {}
-    for way in ways:
-        with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            peaks[way] = pool.submit(measure_peak, way, case).result()
+    peaks = {way: in_fresh_process(measure_peak, way, case) for way in ways}
     timed = time_in_turn({str(way): prepare(way, case) for way in ways}, num_rounds=given.rounds)
     rows = []
     for way in ways:

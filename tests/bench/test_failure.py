@@ -6,7 +6,7 @@ import pytest
 BOUND = """
 import torch
 from finevote.bench import failure
-failure.available_bytes = lambda: 2**29
+failure.free_bytes = lambda: 2**29
 with failure.bounded_memory("cpu"):
     torch.zeros(2**26 // 4)
     try:

@@ -65,6 +65,8 @@ def test_where_nothing_can_be_measured_the_first_reason_is_the_error(tmp_path, m
         (("--set", "model.backbone=x"), "--set model.backbone=x: use --backbone x"),
         (("--set", "model.voting.enabled=false"), "the contender `plain` is the backbone without voting"),
         (("--contender", "nowhere.at_all:X"), "--contender nowhere.at_all:X cannot be imported"),
+        ((*SMALL, "loader", "--data", "nowhere"), "nowhere is not there"),
+        ((*SMALL, "--size", 8), "num_votes_per_head=4 exceeds 1 patches"),
     ],
 )
 def test_an_option_that_cannot_work_is_refused_before_anything_is_measured(run, tmp_path, options, message):
@@ -72,6 +74,13 @@ def test_an_option_that_cannot_work_is_refused_before_anything_is_measured(run, 
     assert code == 2
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(run, tmp_path):
+    (tmp_path / "file").touch()
+    code, out, err = run("bench", "step", *SMALL, "--out", tmp_path / "file" / "out")
+    assert (code, out) == (2, "")
+    assert "Not a directory: choose another place" in err
 
 
 def test_growth_goes_through_sizes_and_then_classes_one_image_at_a_time():

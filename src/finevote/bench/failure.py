@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from finevote.data.cache import free_bytes
+
 try:
     import resource
 except ImportError:  # not on Windows, where nothing bounds a process
@@ -32,12 +34,12 @@ def bounded_memory(device: str) -> Iterator[None]:
 
     Only for work on the CPU, on Linux; elsewhere nothing is bounded.
     """
-    free = available_bytes()
-    if resource is None or free is None or device != "cpu":
+    used = status_bytes("VmData")
+    if resource is None or used is None or device != "cpu":
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    bound = _data_bytes() + max(free - _KEPT_FREE_BYTES, 0)
+    bound = used + max(free_bytes() - _KEPT_FREE_BYTES, 0)
     resource.setrlimit(resource.RLIMIT_DATA, (bound if hard == resource.RLIM_INFINITY else min(bound, hard), hard))
     try:
         yield
@@ -45,35 +47,10 @@ def bounded_memory(device: str) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def available_bytes() -> int | None:
-    """Return how much memory is free to this process, None where the system does not say."""
-    free = _field(Path("/proc/meminfo"), "MemAvailable")
-    if free is None:
-        return None
-    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
-    return free if limit is None or used is None else min(free, limit - used)
-
-
 def status_bytes(name: str) -> int | None:
     """Return a figure of this process, such as VmRSS or VmHWM; None where the system does not say."""
-    return _field(Path("/proc/self/status"), name)
-
-
-def _data_bytes() -> int:
-    return status_bytes("VmData") or 0
-
-
-def _field(path: Path, name: str) -> int | None:
     try:
-        match = re.search(rf"^{name}:\s+(\d+) kB$", path.read_text(), re.MULTILINE)
+        match = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:
         return None
     return 1024 * int(match.group(1)) if match else None
-
-
-def _number(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None

@@ -35,7 +35,8 @@ def measure_loader(plan: Plan) -> Iterator[list[Sample]]:
     with opened(plan.data) as source:
         for case in plan.plain_cases():
             if case.backbone == plan.backbones[0]:
-                yield [sample.of(case) for sample in _rates(case, source, plan)]
+                step = replace(case, action=Action.STEP)
+                yield [sample.of(step) for sample in _rates(step, source, plan)]
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def opened(data: str | None) -> Iterator[DataSource]:
 
 
 def _rates(case: Case, source: DataSource, plan: Plan) -> Iterator[Sample]:
-    step = times_of(replace(case, action=Action.STEP), replace(plan, contenders=()), what=What.LOADER)
+    step = times_of(case, replace(plan, contenders=()), what=What.LOADER)
     (seconds,) = [sample.value for sample in step if sample.contender == OURS.name and sample.quantity == "time"]
     loader = _build_loader(case, source, plan, num_workers=plan.workers)
     whole = _throughput(loader, num_batches=max(plan.rounds, 4))

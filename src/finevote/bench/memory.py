@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -18,6 +20,8 @@ from finevote.bench.contenders import find_contender
 from finevote.bench.failure import DOES_NOT_FIT, bounded_memory, describe_failure, status_bytes
 from finevote.bench.plan import Case
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _NUM_RUNS = 2  # the optimiser's state is there from the second step on
 
 
@@ -34,12 +38,22 @@ def measure_peak(contender: str, case: Case, *, threads: int | None) -> Peak:
     On the CPU it is the process's resident memory above what it was with the libraries loaded and warm; on CUDA
     what PyTorch had allocated on the device.
     """
+    try:
+        return in_fresh_process(_measure, contender, case, threads)
+    except BrokenProcessPool:
+        return Peak(None, f"{DOES_NOT_FIT}, or the process was ended from outside")
+
+
+def in_fresh_process(function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+    """Return what a function returns in a process that has done nothing yet; Ctrl-C ends that one without a word.
+
+    Raises:
+        BrokenProcessPool: the process was ended from outside, e.g. for want of memory.
+    """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        try:
-            return pool.submit(_measure, contender, case, threads).result()
-        except BrokenProcessPool:
-            return Peak(None, f"{DOES_NOT_FIT}, or the process was ended from outside")
+    quietly = (signal.SIGINT, signal.SIG_DFL)
+    with ProcessPoolExecutor(1, mp_context=context, initializer=signal.signal, initargs=quietly) as pool:
+        return pool.submit(function, *arguments, **named).result()
 
 
 def _measure(contender: str, case: Case, threads: int | None) -> Peak:

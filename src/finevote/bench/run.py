@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from finevote.bench.breakdown import measure_breakdown
-from finevote.bench.contenders import config_of, count_tokens, find_contender
+from finevote.bench.contenders import OURS, find_contender
 from finevote.bench.cost import measure_growth, measure_memory, measure_times
 from finevote.bench.loader import measure_loader
 from finevote.bench.operations import measure_operations
@@ -21,9 +21,11 @@ from finevote.bench.precision import measure_precision
 from finevote.bench.results import PLOT_NAME, TABLE_NAME, Results, Sample
 from finevote.bench.startup import measure_startup
 from finevote.bench.tables import in_words
+from finevote.data.registry import open_source
 from finevote.devices import find_accelerator
 from finevote.errors import ArgumentError, RunError
 from finevote.explanation.figures import save_figure
+from finevote.files import exclusive
 from finevote.machine import describe_machine, describe_versions, find_commit
 from finevote.run_folder import next_run_path
 
@@ -40,9 +42,9 @@ def run_bench(plan: Plan, *, out: Path | None = None) -> Path:
         out: the folder, whose results are replaced; None makes `runs/bench-<n>`.
 
     Raises:
-        ArgumentError, ConfigError, UnsupportedModelError: an option is not valid; nothing has been measured yet.
+        ArgumentError, ConfigError, DataError, UnsupportedModelError: an option is not valid; nothing has been measured.
         RunError: nothing could be measured.
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written; unless the disk filled up meanwhile, nothing has been measured.
     """
     check(plan)
     if plan.threads is not None:
@@ -51,14 +53,15 @@ def run_bench(plan: Plan, *, out: Path | None = None) -> Path:
     console = Console(highlight=False)
     about = {"machine": describe_machine(), "versions": describe_versions(), "commit": find_commit()}
     results = Results(folder, {**about, "plan": asdict(plan)})
-    try:
-        for what in plan.whats:
-            for samples in MEASURES[what](plan):
-                results.add(*samples)
-                _tell(console, samples)
-    finally:
-        if results.samples:
-            _finish(console, results)
+    with exclusive(folder):
+        try:
+            for what in plan.whats:
+                for samples in MEASURES[what](plan):
+                    results.add(*samples)
+                    _tell(console, samples)
+        finally:
+            if results.samples:
+                _finish(console, results)
     if all(sample.value is None for sample in results.samples):
         reason = results.samples[0].note if results.samples else "the plan is empty"
         raise RunError(f"nothing could be measured: {reason}")
@@ -71,9 +74,10 @@ def check(plan: Plan) -> None:
         raise ArgumentError("--device cuda: PyTorch finds no CUDA device here; use --device cpu or auto")
     for name in plan.contenders:
         find_contender(name)
+    if plan.data is not None and What.LOADER in plan.whats:
+        open_source(plan.data, splits=("train",))
     for case in plan.plain_cases():
-        config_of(case)
-        count_tokens(case)
+        OURS.build(case)
 
 
 def _finish(console: Console, results: Results) -> None:

@@ -80,11 +80,13 @@ def _time_processes(case: Case, plan: Plan, *, folder: Path) -> Iterator[Sample]
     bundle, weights, photograph = (folder / name for name in ("bundle", "plain.safetensors", "bird.jpg"))
     settings = _write(case, bundle=bundle, weights=weights, photograph=photograph)
     parts: dict[str, list[list[float]]] = defaultdict(list)
-    threads = {} if plan.threads is None else {"OMP_NUM_THREADS": str(plan.threads)}
+    environment = {} if plan.threads is None else {"OMP_NUM_THREADS": str(plan.threads)}
+    if case.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # both look for a GPU by themselves
 
     def run(name: str, arguments: Sequence[Any]) -> Callable[[], None]:
         def start() -> None:
-            printed = _run(arguments, environment=threads)
+            printed = _run(arguments, environment=environment)
             if name != OURS.name:
                 parts[name].append(json.loads(printed.splitlines()[-1]))
 

@@ -42,15 +42,19 @@ def in_words(sample: Sample) -> str:
     """Return a sample's value with its unit, "-" where there is none."""
     if sample.value is None:
         return "-"
-    number = f"{sample.value:,.0f}" if abs(sample.value) >= 100 else f"{sample.value:.3g}"
     if sample.unit == "s":
-        return f"{1000 * sample.value:,.3g} ms" if sample.value < 1 else f"{sample.value:.3g} s"
+        return f"{_three_figures(1000 * sample.value)} ms" if sample.value < 1 else f"{_three_figures(sample.value)} s"
     if sample.unit == "%":
         return f"{100 * sample.value:.2f} %"
     if not sample.unit:
         number = f"{sample.value:.3f}"
         return f"{number} ({sample.low:.3f} to {sample.high:.3f})" if sample.raw and sample.low is not None else number
-    return f"{number} {sample.unit}"
+    return f"{_three_figures(sample.value)} {sample.unit}"
+
+
+def _three_figures(value: float) -> str:
+    """Return a number with three figures, or as a whole number where that takes more."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _circumstances(about: Mapping[str, Any]) -> list[str]:
