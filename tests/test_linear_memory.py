@@ -7,6 +7,7 @@ from torch.utils._pytree import tree_leaves
 
 from finevote.build import build_model
 from finevote.noise import Noise
+from finevote.training.micro_batch import saved_bytes
 from tests.models import FAMILIES, tiny_config
 from tests.test_model import VARIANTS
 
@@ -52,6 +53,21 @@ def run_step(model, dtype):
 def test_no_square_of_the_tokens_is_ever_made(variant, mode, dtype):
     model = build(**VARIANTS[variant]).train(mode == "training")
     assert run_step(model, dtype) == []
+
+
+def test_a_block_keeps_18_numbers_a_token_and_channel_for_backward_and_the_last_of_the_trunk_4():
+    """docs/performance.md; beside them each head keeps a number a token, each norm two."""
+    backbone = build(**FAMILIES["dinov2 with registers"]).train().backbone
+    tokens = torch.randn(1, backbone.num_prefix + backbone.num_patches, backbone.dim, requires_grad=True)
+    unit = 4 * tokens.numel()  # bytes of float32
+
+    def write_last():
+        reading = backbone.layers[-1].read(tokens, num_prefix=backbone.num_prefix, every_query=False)
+        return backbone.layers[-1].write(reading, wanted=torch.tensor([[0]]), noise=Noise(0, 0, 1))
+
+    whole = saved_bytes(backbone, lambda: backbone.layers[0](tokens, num_prefix=backbone.num_prefix))
+    assert 18 <= whole / unit < 18 + (backbone.num_heads + 5) / backbone.dim
+    assert 4 <= saved_bytes(backbone, write_last) / unit < 4.3
 
 
 def test_the_search_finds_an_attention_map():

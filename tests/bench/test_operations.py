@@ -6,6 +6,7 @@ from finevote.backbones.catalogue import build_backbone
 from finevote.bench.contenders import OURS, PLAIN, PLAIN_CLS, config_of
 from finevote.bench.operations import measure_operations, operations_of, plain_operations
 from finevote.bench.plan import What
+from tests.bench.cases import SETTINGS as SETTINGS_OF_CASE
 from tests.bench.cases import tiny_case, tiny_plan
 from tests.models import FAMILIES, tiny_model
 
@@ -54,3 +55,13 @@ def test_totals_have_their_ratio_to_plain():
     assert totals["plain_cls"] < totals["plain"]
     assert ratios == {name: totals[name] / totals["plain"] for name in ("plain_cls", "ours")}
     assert sum(operations_of(OURS.build(tiny_case()).model).values()) == totals["ours"] * 1e9
+
+
+def test_patches_that_leave_in_evaluation_are_not_counted():
+    deep = (*SETTINGS_OF_CASE, "model.backbone_args={patch_size: 8, embed_dim: 24, depth: 5, num_heads: 3}")
+    totals = []
+    for rate in (1.0, 0.5):
+        plan = tiny_plan(overrides=(*deep, f"model.voting.keep_rate={rate}"))
+        (samples,) = measure_operations(plan)
+        totals += [s.value for s in samples if (s.contender, s.quantity, s.part) == ("ours", "operations", "total")]
+    assert totals[1] < 0.95 * totals[0]

@@ -26,7 +26,7 @@ def measure_operations(plan: Plan) -> Iterator[list[Sample]]:
         counted = {
             PLAIN.name: plain_operations(backbone, num_classes=case.num_classes, cls_alone=False),
             PLAIN_CLS.name: plain_operations(backbone, num_classes=case.num_classes, cls_alone=True),
-            OURS.name: operations_of(OURS.build(case).model),
+            OURS.name: operations_of(OURS.build(case).model.eval()),
         }
         whole = sum(counted[PLAIN.name].values())
         num_tokens = count_tokens(case)
