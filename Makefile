@@ -1,13 +1,12 @@
 # `make demo` shows what finevote does, `make test` checks it; both set up .venv first when it is missing.
 # PYTHON=... names the interpreter to set up with, WORKERS=... the number of test processes,
-# BENCH=... what `finevote bench` measures.
+# BENCH=... the backbones, sizes and rounds of `finevote bench`.
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/setup.done
 WORKERS ?= 2
-BENCH ?= --backbone dinov2_vits14 --backbone dinov2_vitb14 --size 224 --size 448 --size 518 --precision fp32 \
-	--precision bf16 --batch 8 --rounds 5 --device cpu --contender benchmarks.naive:NAIVE --out benchmarks/results/cpu
+BENCH ?= --backbone dinov2_vits14 --backbone dinov2_vitb14 --size 224 --size 448 --size 518 --rounds 5
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -39,7 +38,11 @@ format: $(READY)  ## format and mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## measure time, memory and operations beside the plain backbone's; hours, on an idle machine
-	@$(BIN)/finevote bench $(BENCH)
+	@$(BIN)/finevote bench $(BENCH) --precision fp32 --precision bf16 --device cpu --contender benchmarks.naive:NAIVE \
+		--out benchmarks/results/cpu
+	@$(BIN)/finevote bench step $(BENCH) --mode compile --device cpu --out benchmarks/results/cpu_compile
+	@! $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || $(BIN)/finevote bench step memory \
+		$(BENCH) --precision bf16 --mode eager --mode compile --batch 32 --device cuda --out benchmarks/results/cuda
 
 docs: $(READY)  ## check that the links and code names of the documents exist
 	@$(BIN)/python -m pytest -q tests/house/test_docs.py
