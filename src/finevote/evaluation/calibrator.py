@@ -84,17 +84,6 @@ class Calibration:
             return conformal.class_thresholds(scores, self.labels, coverage=coverage, num_classes=num_classes)
         return np.full(num_classes, conformal.conformal_threshold(scores, coverage=coverage))
 
-    def num_open_classes(self, coverage: float, *, num_classes: int) -> int:
-        """Return how many classes have too few images for a threshold of their own, and so are in every set by class.
-
-        Raises:
-            ArgumentError: the coverage is not between 0 and 1.
-        """
-        same = np.zeros(len(self.labels))
-        return int(
-            np.isinf(conformal.class_thresholds(same, self.labels, coverage=coverage, num_classes=num_classes)).sum()
-        )
-
     def unknown_scores(
         self, logits: NDArray[np.floating[Any]], embeddings: NDArray[np.floating[Any]] | None
     ) -> dict[str, Rates]:

@@ -154,9 +154,13 @@ def measure_trust(predictions: Predictions, judges: Judges | None, *, coverage: 
     probabilities = np.empty_like(uncalibrated)
     temperatures = np.ones(len(probabilities))
     num_classes = probabilities.shape[1]
-    num_open = max(judge.num_open_classes(coverage, num_classes=num_classes) for _, judge in judges.parts)
-    kinds = (False, True) if num_open < num_classes else (False,)
-    rules = [SetRule(coverage, method, each_class) for each_class in kinds for method in calibration.scores]
+    over_all = [SetRule(coverage, method) for method in calibration.scores]
+    by_class = [rule._replace(each_class=True) for rule in over_all]
+    num_open = max(
+        (judge.count_always_in(rule, num_classes=num_classes) for rule in by_class for _, judge in judges.parts),
+        default=0,
+    )
+    rules = [*over_all, *by_class] if num_open < num_classes else over_all
     sets = {rule: np.zeros(probabilities.shape, np.bool_) for rule in rules}
     for rows, judge in judges.parts:
         probabilities[rows] = judge.probabilities(predictions.logits[rows])
