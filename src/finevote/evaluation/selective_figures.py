@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from finevote.evaluation.calibration import confidences_of
-from finevote.evaluation.calibrator import Calibration, Judges
+from finevote.evaluation.calibrator import Calibration, Judges, told_probabilities
 from finevote.evaluation.figure import Figure, number, percent, share_of, with_intervals
-from finevote.evaluation.metrics import Rates, softmax
+from finevote.evaluation.metrics import Rates
 from finevote.evaluation.predict import take_rows
 from finevote.evaluation.selective import excess_area, fewest_images, promise_error, risk_area, risk_curve
 from finevote.types import Predictions
@@ -114,8 +114,7 @@ def measure_selective(predictions: Predictions, judges: Judges | None) -> Select
         predictions: of the split; where they have groups, intervals draw whole ones.
         judges: by what validation told; None where the model is not calibrated.
     """
-    logits = predictions.logits
-    probabilities = softmax(logits) if judges is None else judges.calibration.probabilities(logits)
+    probabilities = told_probabilities(predictions.logits, judges and judges.calibration)
     confidences, is_right = confidences_of(probabilities, predictions.labels)
     area, excess = _areas(confidences, is_right, predictions)
     return Selective(
