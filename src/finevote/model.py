@@ -1,7 +1,7 @@
 """The classifier: a backbone whose layers feed a head. No loss, no files, no settings."""
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,13 @@ from torch.nn import functional as F
 from finevote.errors import ArgumentError
 from finevote.noise import Noise
 from finevote.types import Forwarded, LayerVote, ModelOutput
+
+
+class TrunkOutput(NamedTuple):
+    """What the trunk hands to the head: cls (B, 1, D) after its last block, and what its layers forward if they vote."""
+
+    cls: Tensor
+    forwarded: tuple[Forwarded, ...]
 
 
 class FineGrainedClassifier(nn.Module):
@@ -25,15 +32,22 @@ class FineGrainedClassifier(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, images: Tensor, noise: Noise | None = None) -> ModelOutput:
+    def forward(self, images: Tensor, noise: Noise | None = None, *, with_head_votes: bool = False) -> ModelOutput:
         """Classify normalised images (B, 3, rows, columns).
 
         Args:
             images: any device and float dtype.
             noise: which random masks to use in training; None draws fresh ones from torch's default generator.
+            with_head_votes: whether the votes of each head are kept too; nothing else of the output changes.
         """
         if self.training and noise is None:
             noise = Noise.fresh(len(images))
+        trunk = self.run_trunk(images, noise, with_head_votes=with_head_votes)
+        output: ModelOutput = self.head(trunk.cls, trunk.forwarded, grid=self.backbone.grid, noise=noise)
+        return output
+
+    def run_trunk(self, images: Tensor, noise: Noise | None = None, *, with_head_votes: bool = False) -> TrunkOutput:
+        """Return what the head gets of images: CLS, and what the layers forward; arguments as of `forward`."""
         backbone, head = self.backbone, self.head
         num_prefix, last = backbone.num_prefix, len(backbone.layers) - 1
         tokens = backbone.embed(images)  # (B, N, D)
@@ -47,7 +61,9 @@ class FineGrainedClassifier(nn.Module):
                 with_rows=head.votes,
                 every_query=not is_spare,
             )
-            vote = head.vote(index, reading.rows, grid=backbone.grid, present=present) if head.votes else None
+            vote = None
+            if head.votes:
+                vote = head.vote(index, reading.rows, grid=backbone.grid, present=present, with_heads=with_head_votes)
             wanted = _leaving(tokens, vote, num_prefix=num_prefix) if is_spare else None
             tokens = layer.write(reading, wanted=wanted, noise=noise)  # (B, N, D), or (B, 1 + k, D)
             if vote is not None and is_spare:
@@ -56,8 +72,7 @@ class FineGrainedClassifier(nn.Module):
                 patches = tokens[:, num_prefix : num_prefix + vote.ranking.shape[1]]  # (B, n, D)
                 forwarded.append(head.forward_layer(vote, patches))
                 tokens, present = head.reduce(index, tokens, vote, present, num_prefix=num_prefix)
-        output: ModelOutput = head(tokens[:, :1], forwarded, grid=backbone.grid, noise=noise)
-        return output
+        return TrunkOutput(tokens[:, :1], tuple(forwarded))
 
     @property
     def num_blocks(self) -> int:

@@ -135,6 +135,7 @@ class LayerVote(NamedTuple):
     selected: Tensor  # (B, k) int64, patch numbers
     scores: Tensor  # (B, n) float32, the enhanced ballots of the patches that the layer reads
     ranking: Tensor  # (B, n) int64, places among these, best first; the first k are the selected
+    head_votes: Tensor | None = None  # (B, H, P) bool, who voted for what; None unless it was asked for
 
 
 class Forwarded(NamedTuple):
@@ -159,6 +160,7 @@ class Votes(NamedTuple):
     key_ballots: Tensor  # (B, T) float32, second vote over the selected tokens; zeros without refinement
     key_positions: Tensor  # (B, K) int64, which of the T tokens won the second vote
     layer_picks: Tensor  # (S,) int64, key tokens that came from each layer, summed over the batch
+    head_votes: Tensor | None = None  # (B, S, H, P) bool, the votes behind the ballots; None unless asked for
 
     def per_patch(self) -> Tensor:
         """Return the final votes laid back on the patches, (B, P): second-vote counts summed where layers agree."""

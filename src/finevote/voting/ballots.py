@@ -44,4 +44,9 @@ def count_ballots(rows: Tensor, *, num_votes: int) -> Tensor:
     Returns:
         (B, P) float32, whole numbers, whatever the dtype of `rows`; each image's ballot sums to H x v.
     """
-    return cast_votes(rows, num_votes=num_votes).sum(1, dtype=torch.float32)
+    return count_votes(cast_votes(rows, num_votes=num_votes))
+
+
+def count_votes(head_votes: Tensor) -> Tensor:
+    """Return how many heads voted for each patch, (B, P) float32, from their votes (B, H, P) bool."""
+    return head_votes.sum(1, dtype=torch.float32)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from finevote.errors import ArgumentError
 from finevote.noise import Noise, RowDropout
 from finevote.types import Forwarded, LayerVote, ModelOutput, Votes
-from finevote.voting.ballots import count_ballots
+from finevote.voting.ballots import cast_votes, count_votes
 from finevote.voting.keeping import Present, TokenReduction, keep_most_voted
 from finevote.voting.merging import merge_unselected
 from finevote.voting.refinement import RefinementStage, SecondVote, count_picks, vote_again
@@ -34,6 +34,14 @@ def gather_forwarded(forwarded: Sequence[Forwarded]) -> PlacedTokens:
     tokens = torch.cat([*(layer.tokens for layer in forwarded), *merged], dim=1)  # (B, T (+ S), D)
     patches = torch.cat([layer.vote.selected for layer in forwarded], dim=1)  # (B, T)
     return PlacedTokens(tokens, F.pad(patches, (0, len(merged)), value=-1))
+
+
+class Classified(NamedTuple):
+    """What the two stages say: part logits (B, C), those of the refinement stage if there is one, the second vote."""
+
+    logits: Tensor
+    complement: Tensor | None
+    second: SecondVote
 
 
 class PlainHead(nn.Module):
@@ -110,7 +118,15 @@ class VotingHead(nn.Module):
         self.dropout = RowDropout(dropout, stream=_DROPOUT_STREAM)
         self.complement_dropout = RowDropout(dropout, stream=_COMPLEMENT_STREAM)
 
-    def vote(self, layer: int, rows: Tensor, *, grid: tuple[int, int], present: Present | None = None) -> LayerVote:
+    def vote(
+        self,
+        layer: int,
+        rows: Tensor,
+        *,
+        grid: tuple[int, int],
+        present: Present | None = None,
+        with_heads: bool = False,
+    ) -> LayerVote:
         """Let one layer's heads vote and select its best patches.
 
         Args:
@@ -118,18 +134,22 @@ class VotingHead(nn.Module):
             rows: (B, H, P) its CLS attention; to the patches present and the merged token, (B, H, n + 1), if some left.
             grid: rows, columns of patches.
             present: the patches that are left; None for all.
+            with_heads: whether to keep the votes of each head.
         """
         patches = None if present is None else present.patches  # (B, n)
         if patches is not None:
             rows = rows[..., : patches.shape[1]]
-        ballots = count_ballots(rows, num_votes=self.num_votes_per_head)  # (B, n)
+        cast_by_heads = cast_votes(rows, num_votes=self.num_votes_per_head)  # (B, H, n)
+        ballots = count_votes(cast_by_heads)  # (B, n)
         if patches is not None:
             ballots = ballots.new_zeros(ballots.shape[0], grid[0] * grid[1]).scatter(1, patches, ballots)  # (B, P)
         enhanced = ballots if self.smoothing is None else self.smoothing(ballots, grid)
         scores = enhanced if patches is None else enhanced.gather(1, patches)  # (B, n)
         ranking = rank_patches(scores, rows.mean(1))
         best = ranking[:, : self.budget.counts[layer]]  # (B, k)
-        return LayerVote(ballots, enhanced, best if patches is None else patches.gather(1, best), scores, ranking)
+        selected = best if patches is None else patches.gather(1, best)
+        head_votes = _on_grid(cast_by_heads, patches, num_patches=ballots.shape[1]) if with_heads else None
+        return LayerVote(ballots, enhanced, selected, scores, ranking, head_votes)
 
     @property
     def reads_every_patch(self) -> bool:
@@ -169,20 +189,29 @@ class VotingHead(nn.Module):
         self, cls: Tensor, forwarded: Sequence[Forwarded], *, grid: tuple[int, int], noise: Noise | None
     ) -> ModelOutput:
         """Turn CLS (B, 1, D) after the trunk and what its layers forwarded into logits."""
-        complement, second, keys = self._refine(cls, gather_forwarded(forwarded), noise=noise)
-        votes = self._record([layer.vote for layer in forwarded], second, grid=grid)
+        told = self.classify(cls, gather_forwarded(forwarded), num_selected=self.budget.total, noise=noise)
+        votes = self._record([layer.vote for layer in forwarded], told.second, grid=grid)
+        complement = None if self.key is None else told.complement
+        return ModelOutput(told.logits, complement, cls[:, 0], votes)
+
+    def classify(
+        self, cls: Tensor, gathered: PlacedTokens, *, num_selected: int, noise: Noise | None = None
+    ) -> Classified:
+        """Run both stages on CLS (B, 1, D) and tokens, of which the first `num_selected` can be voted for.
+
+        They may be fewer than the budget's, and none at all.
+        """
+        complement, second, keys = self._refine(cls, gathered, num_selected=num_selected, noise=noise)
         if self.key is None:  # then there is a refinement stage, and its logits are the prediction
-            return ModelOutput(cast("Tensor", complement), None, cls[:, 0], votes)
+            return Classified(cast("Tensor", complement), complement, second)
         reading = self.key.read(cls, keys.tokens, patches=keys.patches, with_rows=False)
         refined = self.key.write(reading, wanted=None, noise=noise)  # (B, 1, D)
-        logits = self._classify_parts(refined[:, 0], complement, noise=noise)
-        return ModelOutput(logits, complement, cls[:, 0], votes)
+        return Classified(self._classify_parts(refined[:, 0], complement, noise=noise), complement, second)
 
     def _refine(
-        self, cls: Tensor, gathered: PlacedTokens, *, noise: Noise | None
+        self, cls: Tensor, gathered: PlacedTokens, *, num_selected: int, noise: Noise | None
     ) -> tuple[Tensor | None, SecondVote, PlacedTokens]:
         """Return complement logits (B, C), the second vote, and the tokens for the key stage."""
-        num_selected = self.budget.total
         if self.refine is None:
             positions = torch.arange(num_selected, device=cls.device).expand(cls.shape[0], -1)
             no_vote = SecondVote(cls.new_zeros(cls.shape[0], num_selected, dtype=torch.float32), positions)
@@ -204,6 +233,7 @@ class VotingHead(nn.Module):
 
     def _record(self, layer_votes: Sequence[LayerVote], second: SecondVote, *, grid: tuple[int, int]) -> Votes:
         budget = tuple(vote.selected.shape[1] for vote in layer_votes)
+        by_heads = [vote.head_votes for vote in layer_votes if vote.head_votes is not None]
         return Votes(
             grid=grid,
             budget=budget,
@@ -213,4 +243,13 @@ class VotingHead(nn.Module):
             key_ballots=second.ballots,
             key_positions=second.positions,
             layer_picks=count_picks(second.positions, budget=budget),
+            head_votes=torch.stack(by_heads, dim=1) if by_heads else None,
         )
+
+
+def _on_grid(head_votes: Tensor, patches: Tensor | None, *, num_patches: int) -> Tensor:
+    """Return votes (B, H, n) for the patches present, numbered by `patches` (B, n), on the whole grid, (B, H, P)."""
+    if patches is None:
+        return head_votes
+    on_grid = head_votes.new_zeros(*head_votes.shape[:2], num_patches)
+    return on_grid.scatter(2, patches[:, None].expand_as(head_votes), head_votes)

@@ -76,8 +76,10 @@ def vote_again(rows: Tensor, *, num_votes: int, num_key_tokens: int) -> SecondVo
     Args:
         rows: (B, H, T) CLS attention of the refinement block, selected tokens only.
         num_votes: v.
-        num_key_tokens: K.
+        num_key_tokens: K; all T tokens where there are fewer, which may be none.
     """
+    if not rows.shape[-1]:
+        return SecondVote(rows.sum(1), rows.sum(1).long())
     ballots = count_ballots(rows, num_votes=min(num_votes, rows.shape[-1]))
     order = rank_patches(ballots, rows.mean(1))
     return SecondVote(ballots, order[:, :num_key_tokens])
