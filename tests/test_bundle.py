@@ -6,7 +6,9 @@ from importlib.metadata import version
 import pytest
 import torch
 
-from finevote.bundle import MANIFEST_NAME, WEIGHTS_NAME, load_bundle, save_bundle
+from finevote.bundle.manifest import MANIFEST_NAME, WEIGHTS_NAME
+from finevote.bundle.read import load_bundle
+from finevote.bundle.write import save_bundle
 from finevote.config import Config
 from finevote.errors import BundleError, StorageError
 from tests.tiny import CLASSES, make_config, make_model, write_bundle
@@ -24,13 +26,13 @@ def bundle(original, tmp_path):
 
 def edit(path, change, *, resign=False):
     """Change bundle.json; with `resign`, as a program would that writes its hash anew."""
-    from finevote.bundle import _content_hash
+    from finevote.bundle.manifest import content_hash
 
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
     if resign:
         content.pop("sha256")
-        content["sha256"] = _content_hash(content)
+        content["sha256"] = content_hash(content)
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -205,7 +207,7 @@ def test_a_full_disk_keeps_the_old_bundle_and_leaves_nothing_else(bundle, monkey
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("finevote.bundle.save_file", full)
+    monkeypatch.setattr("finevote.bundle.write.save_file", full)
     with pytest.raises(StorageError, match=r"No space left on device .*MiB free"):
         write_bundle(bundle)
     assert load_bundle(bundle).class_names == CLASSES

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from finevote.bundle import load_bundle, read_manifest, record_calibration, record_keep_rate, save_bundle
+from finevote.bundle.manifest import read_manifest
+from finevote.bundle.read import load_bundle
+from finevote.bundle.record import record_calibration, record_keep_rate
+from finevote.bundle.write import save_bundle
 from finevote.errors import ArgumentError, BundleError, StorageError
 from finevote.evaluation.calibrator import Calibration, SetRule, calibrate
 from finevote.evaluation.metrics import softmax
@@ -300,7 +303,7 @@ def test_a_bundle_stays_as_it_was_where_a_calibration_cannot_be_written(finished
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("finevote.bundle.save_arrays", fail)
+    monkeypatch.setattr("finevote.bundle.calibration.save_file", fail)
     with pytest.raises(StorageError, match="No space left"):
         record_calibration(finished / "bundle", calibrate(some_predictions(30)))
     assert {path.name: path.read_bytes() for path in (finished / "bundle").iterdir()} == content

@@ -10,7 +10,8 @@ from torch import nn
 
 from finevote.backbones.catalogue import SHORT_NAMES, build_backbone
 from finevote.build import build_model, build_preprocessing
-from finevote.bundle import load_bundle, save_bundle
+from finevote.bundle.read import load_bundle
+from finevote.bundle.write import save_bundle
 from finevote.run_folder import RunFolder
 from finevote.training.fit import fit
 from finevote.training.optim import group_parameters

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from finevote.bundle import load_bundle
+from finevote.bundle.read import load_bundle
 from finevote.calibrating import some_of_each_class
 from finevote.cli_options import hold_out_setting
 from finevote.config import dump_config

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from finevote.backbones.catalogue import build_backbone
-from finevote.bundle import load_bundle
+from finevote.bundle.read import load_bundle
 from finevote.errors import ArgumentError, ConfigError, WeightsError
 from finevote.legacy import import_checkpoint
 from tests import legacy_files

@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from finevote.bundle import read_manifest
+from finevote.bundle.manifest import read_manifest
 from finevote.cli import app
 from finevote.errors import ArgumentError, BundleError, DataError, RunError, StorageError
 from finevote.evaluation.predictions import load_predictions, save_predictions
@@ -302,7 +302,7 @@ class TestSaved:
 
     def test_no_model_is_built(self, run, monkeypatch):
         first = evaluate(run)
-        monkeypatch.setattr("finevote.bundle.build_model", None)
+        monkeypatch.setattr("finevote.bundle.read.build_model", None)
         assert evaluate(run, saved=True).to_dict() == first.to_dict()
 
     def test_a_bundle_that_was_changed_is_refused(self, run):

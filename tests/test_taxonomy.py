@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from finevote.bundle import load_bundle
+from finevote.bundle.read import load_bundle
 from finevote.errors import ArgumentError
 from finevote.evaluation.answers import AnswerRule
 from finevote.measure.evaluate import evaluate

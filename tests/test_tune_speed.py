@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from finevote.bundle import load_bundle, read_manifest, record_keep_rate
+from finevote.bundle.manifest import read_manifest
+from finevote.bundle.read import load_bundle
+from finevote.bundle.record import record_keep_rate
 from finevote.errors import ArgumentError
 from finevote.measure.evaluate import evaluate
 from finevote.measure.opening import open_split

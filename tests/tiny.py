@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 
 from finevote.build import build_model, build_preprocessing
-from finevote.bundle import save_bundle
+from finevote.bundle.write import save_bundle
 from finevote.config import Config
 from finevote.model import FineGrainedClassifier
 from finevote.training.prepare import prepare_run

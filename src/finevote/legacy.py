@@ -16,7 +16,7 @@ from finevote.backbones.layouts import EARLIER_DINOV2, EARLIER_VIT, Layout, reco
 from finevote.backbones.origin import weights_origin
 from finevote.backbones.weight_files import WeightFile, read_weight_file
 from finevote.build import build_model, build_preprocessing
-from finevote.bundle import save_bundle
+from finevote.bundle.write import save_bundle
 from finevote.config import config_from_values
 from finevote.errors import ArgumentError, WeightsError
 from finevote.files import sha256_of

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from finevote.build import build_eval_loader
-from finevote.bundle import MANIFEST_NAME, Bundle, load_bundle
+from finevote.bundle.manifest import MANIFEST_NAME
+from finevote.bundle.read import Bundle, load_bundle
 from finevote.data.images import read_image, upright_rgb
 from finevote.data.listing import folder_problem, list_images
 from finevote.data.transforms import read_resized

@@ -18,7 +18,9 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from finevote.build import build_eval_loader, build_model
-from finevote.bundle import WEIGHTS_NAME, Bundle, record_keep_rate
+from finevote.bundle.manifest import WEIGHTS_NAME
+from finevote.bundle.read import Bundle
+from finevote.bundle.record import record_keep_rate
 from finevote.config import VotingConfig
 from finevote.errors import ArgumentError
 from finevote.evaluation.calibrator import Calibration

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from finevote.backbones.catalogue import build_backbone
 from finevote.build import build_model, build_preprocessing
-from finevote.bundle import save_bundle
+from finevote.bundle.write import save_bundle
 from finevote.errors import WeightsError
 from tests.backbones import published
 from tests.models import tiny_config

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finevote.bundle import record_keep_rate
+from finevote.bundle.record import record_keep_rate
 from finevote.errors import ArgumentError, DataError, RunError
 from finevote.evaluation.paired import paired_test
 from finevote.evaluation.predictions import load_predictions, save_predictions

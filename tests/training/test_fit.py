@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from finevote.build import build_model
-from finevote.bundle import load_bundle
+from finevote.bundle.read import load_bundle
 from finevote.config import config_from_values
 from finevote.errors import ArgumentError, DataError, FinevoteError, RunError
 from finevote.run_folder import RunFolder

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from finevote.bundle import load_bundle
+from finevote.bundle.read import load_bundle
 from finevote.data.catalogue import DATASETS
 from finevote.errors import DataError
 from finevote.measure.evaluate import evaluate

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from finevote.bundle import load_bundle
+from finevote.bundle.read import load_bundle
 from finevote.config import dump_config
 from finevote.errors import DataError, RunError
 from finevote.run_folder import RunFolder

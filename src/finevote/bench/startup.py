@@ -20,7 +20,7 @@ from finevote.bench.plan import Case, Plan, What
 from finevote.bench.results import Sample
 from finevote.bench.timing import Timed, ratio_of, spread_of, time_in_turn
 from finevote.build import build_preprocessing
-from finevote.bundle import save_bundle
+from finevote.bundle.write import save_bundle
 from finevote.data.synthetic import synthetic_source
 
 _BY_PART = "ours, by part"  # a process of its own: the command prints no times

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from finevote.bundle import WEIGHTS_NAME, Bundle, load_bundle, record_calibration
+from finevote.bundle.manifest import WEIGHTS_NAME
+from finevote.bundle.read import Bundle, load_bundle
+from finevote.bundle.record import record_calibration
 from finevote.calibrating import calibrate_model, some_of_each_class
 from finevote.data.taxonomy import read_taxonomy
 from finevote.errors import BundleError, DataError

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from finevote.bundle import WEIGHTS_NAME, Bundle, Manifest, read_beside_model, read_manifest
+from finevote.bundle.manifest import WEIGHTS_NAME, Manifest, read_manifest
+from finevote.bundle.read import Bundle, read_beside_model
 from finevote.data.images import check_images, without
 from finevote.data.views import CENTRE, PLAIN, View, view_cuts, views_of
 from finevote.errors import FinevoteError, RunError

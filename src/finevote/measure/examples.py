@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from finevote.bundle import Bundle
+from finevote.bundle.read import Bundle
 from finevote.evaluation.calibrator import told_probabilities
 from finevote.explanation.figures import Example, example_grid, save_figure
 from finevote.measure.evaluate import predictions_of

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finevote.bundle import Bundle, Manifest
+from finevote.bundle.manifest import Manifest
+from finevote.bundle.read import Bundle
 from finevote.data.duplicates import same_files
 from finevote.data.hold_out import images_of_classes, without_classes
 from finevote.data.images import without

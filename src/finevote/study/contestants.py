@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from finevote.bundle import read_beside_model, read_manifest
+from finevote.bundle.manifest import read_manifest
+from finevote.bundle.read import read_beside_model
 from finevote.config import load_config
 from finevote.data.items import list_some
 from finevote.errors import ArgumentError, DataError, RunError

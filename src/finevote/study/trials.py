@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from finevote.bundle import MANIFEST_NAME
+from finevote.bundle.manifest import MANIFEST_NAME
 from finevote.config import Config, load_config
 from finevote.data.opening import data_argument
 from finevote.data.registry import open_source

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from finevote.build import describe_weights
-from finevote.bundle import save_bundle
+from finevote.bundle.write import save_bundle
 from finevote.config import load_config
 from finevote.data.seeds import combine_seeds
 from finevote.data.transforms import mix_batch
