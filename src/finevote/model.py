@@ -13,7 +13,7 @@ from finevote.types import Forwarded, LayerVote, ModelOutput
 
 
 class TrunkOutput(NamedTuple):
-    """What the trunk hands to the head: cls (B, 1, D) after its last block, and what its layers forward if they vote."""
+    """What the trunk hands to the head: cls (B, 1, D) after its last block, and what layers that vote forward."""
 
     cls: Tensor
     forwarded: tuple[Forwarded, ...]

@@ -1,11 +1,11 @@
 """A finished classifier in use: photographs in, ranked class names out. Knows bundles, not trainings."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -16,21 +16,23 @@ from torch import Tensor
 from finevote.build import build_eval_loader
 from finevote.bundle.manifest import MANIFEST_NAME
 from finevote.bundle.read import Bundle, load_bundle
-from finevote.data.images import read_image, upright_rgb
+from finevote.data.given import ImageLike, name_of, open_given
+from finevote.data.images import read_image
 from finevote.data.listing import folder_problem, list_images
 from finevote.data.transforms import read_resized
 from finevote.data.views import PLAIN, as_resized, view_cuts
-from finevote.devices import find_accelerator
+from finevote.devices import find_device
 from finevote.errors import ArgumentError, BundleError, DataError
 from finevote.evaluation.answers import AnswerRule, Thresholds, find_answers, find_thresholds
 from finevote.evaluation.calibrator import SetRule, told_probabilities
 from finevote.evaluation.fusion import joint_logits
 from finevote.evaluation.metrics import Logits, rank_classes
 from finevote.evaluation.predict import evaluation_mode, predict
+from finevote.explaining import Asked, Question, check_calibration, explain_each
+from finevote.explanation.explained import Explanation
 from finevote.run_folder import RunFolder
-from finevote.types import Answer, DataSource, ModelOutput, Predictions, Ranked
+from finevote.types import Answer, DataSource, ModelOutput, Predictions, Ranked, Record
 
-ImageLike = Image.Image | Path | str | NDArray[np.uint8]
 _NUM_NAMED = 3  # photographs in the name of an answer for several
 _Outputs = tuple[Logits, NDArray[np.floating[Any]]]  # logits (B, C) and embeddings (B, D)
 
@@ -61,7 +63,7 @@ class Predictor:
         self.bundle = bundle
         self.class_names = bundle.class_names
         self.preprocessing = bundle.preprocessing
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.model = bundle.model.to(self.device).eval()
         self.views = views
         self._cuts = view_cuts(bundle.preprocessing, views=views)
@@ -116,8 +118,8 @@ class Predictor:
         ask = self._check(top, sets, rule)
         answers: list[Ranked] = []
         for batch in _cut(images, batch_size):
-            tensors = [self._prepare(partial(_open, image)) for image in batch]
-            names = [_name(image, len(answers) + number) for number, image in enumerate(batch)]
+            tensors = [self._prepare(partial(open_given, image)) for image in batch]
+            names = [name_of(image, len(answers) + number) for number, image in enumerate(batch)]
             answers += self._rank(names, self._forward(tensors), ask)
         return answers
 
@@ -155,8 +157,8 @@ class Predictor:
         _check_top(top)
         if not images:
             raise ArgumentError("there are no images: give one or more photographs of a subject")
-        names = [_name(image, number) for number, image in enumerate(images)]
-        tensors = ([self._prepare(partial(_open, image)) for image in batch] for batch in _cut(images, batch_size))
+        names = [name_of(image, number) for number, image in enumerate(images)]
+        tensors = ([self._prepare(partial(open_given, image)) for image in batch] for batch in _cut(images, batch_size))
         return self._rank_together(names, [self._forward(batch) for batch in tensors], top=top)
 
     def predict_files_together(
@@ -210,6 +212,58 @@ class Predictor:
         cuts = None if views == PLAIN else view_cuts(self.preprocessing, views=views)
         return predict(self.model, loader, records=records, device=self.device, advance=advance, views=cuts)
 
+    def explain(self, image: ImageLike, **asked: Unpack[Asked]) -> Explanation:
+        """Return why one image is named as it is: its votes, set and verdict, and a contrast if it is asked for.
+
+        Raises:
+            ArgumentError: the model has no votes, or what is asked for (as `Question` has it) cannot be had.
+            DataError: the image cannot be read.
+        """
+        return self.explain_all([image], **asked)[0]
+
+    def explain_all(self, images: Sequence[ImageLike], **asked: Unpack[Asked]) -> list[Explanation]:
+        """Return an explanation of each image, in order; Raises as `explain` does, at the first that fails."""
+        reads = ((name_of(image, number), partial(open_given, image)) for number, image in enumerate(images))
+        return list(self._explain(reads, asked))
+
+    def explain_records(
+        self,
+        source: DataSource,
+        records: Sequence[Record],
+        *,
+        advance: Callable[[int], None] | None = None,
+        **asked: Unpack[Asked],
+    ) -> list[Explanation]:
+        """Return an explanation of each record of a data set, in order; Raises as `explain` does."""
+        reads = ((record.image_id, partial(source.read, record)) for record in records)
+        return list(self._explain(reads, asked, advance=advance))
+
+    def explain_files(
+        self,
+        paths: Sequence[Path | str],
+        *,
+        unreadable: dict[str, str],
+        advance: Callable[[int], None] | None = None,
+        **asked: Unpack[Asked],
+    ) -> Iterator[Explanation]:
+        """Yield an explanation of each file that can be read; `unreadable` is filled with why the others cannot.
+
+        Folders and `advance` are as of `predict_files`; Raises ArgumentError as `explain` does.
+        """
+        reads = ((str(path), partial(_read_file, path)) for path in list_images(paths))
+        return self._explain(reads, asked, unreadable=unreadable, advance=advance)
+
+    def _explain(
+        self, reads: Iterable[tuple[str, Callable[[], Image.Image]]], asked: Asked, **options: Any
+    ) -> Iterator[Explanation]:
+        if self.views != PLAIN:
+            raise ArgumentError(
+                f"what is explained is the plain view, not views={self.views!r}: load the bundle without views"
+            )
+        return explain_each(
+            reads, bundle=self.bundle, model=self.model, device=self.device, question=Question(**asked), **options
+        )
+
     def _read_files(
         self,
         paths: Sequence[Path | str],
@@ -222,10 +276,9 @@ class Predictor:
 
         def prepare(path: Path) -> Tensor | str:
             try:
-                return self._prepare(partial(read_image, path))
+                return self._prepare(partial(_read_file, path))
             except DataError as error:
-                reason = folder_problem(path) or str(error)
-                return reason.removeprefix(f"cannot read the image {path}: ")
+                return str(error)
 
         with ThreadPoolExecutor() as pool:
             for batch in _cut(list_images(paths), batch_size):
@@ -260,17 +313,7 @@ class Predictor:
                 f"what is promised was calibrated on the plain view, and does not hold for views={self.views!r}: "
                 "leave out either (--views)"
             )
-        calibration = self.bundle.calibration
-        if calibration is None:
-            raise ArgumentError(
-                "the bundle has no calibration for sets or unknowns: it was fitted without validation images, or by an "
-                "earlier finevote: fit it with them, or run `finevote calibrate` on the run"
-            )
-        if calibration.keep_rate != self.model.keep_rate:
-            raise ArgumentError(
-                f"the bundle was calibrated at keep rate {calibration.keep_rate:g}, and nothing is guaranteed at "
-                f"{self.model.keep_rate:g}: give keep_rate={calibration.keep_rate:g} (--keep-rate)"
-            )
+        calibration = check_calibration(self.bundle.calibration, keep_rate=self.model.keep_rate)
         if sets is not None:  # raises for a bad rule
             calibration.sets(np.ones((1, len(self.class_names))) / len(self.class_names), sets)
         return _Ask(top, sets, None if rule is None else find_thresholds(calibration, rule, self.bundle.taxonomy))
@@ -328,25 +371,13 @@ def find_bundle(path: Path) -> Path:
     raise BundleError(f"{path} {problem}: give a bundle folder, or a run folder that `finevote fit` has finished")
 
 
-def _open(image: ImageLike) -> Image.Image:
-    if isinstance(image, (str, Path)):
-        return read_image(Path(image))
-    if isinstance(image, Image.Image):
-        try:
-            return upright_rgb(image)
-        except OSError as error:
-            raise DataError(f"cannot read the image: {error}") from error
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        return upright_rgb(Image.fromarray(image))
-    got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-    raise ArgumentError(f"an image must be a path, a PIL image or a uint8 array (rows, columns, 3), but got {got}")
-
-
-def _name(image: Any, number: int) -> str:
-    """Return what an image is called in its answer: its path where it has one."""
-    if isinstance(image, (str, Path)):
-        return str(image)
-    return str(getattr(image, "filename", "") or f"image {number}")
+def _read_file(path: Path) -> Image.Image:
+    """Return the photograph at a path; the error says why not, without the path."""
+    try:
+        return read_image(path)
+    except DataError as error:
+        reason = folder_problem(path) or str(error)
+        raise DataError(reason.removeprefix(f"cannot read the image {path}: ")) from error
 
 
 def _describe_all(names: Sequence[str]) -> str:
@@ -364,13 +395,3 @@ def _cut(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 def _check_top(top: int) -> None:
     if top < 1:
         raise ArgumentError(f"top={top} must be 1 or more: how many classes to name")
-
-
-def _find_device(device: torch.device | str) -> torch.device:
-    if device == "auto":
-        return torch.device(find_accelerator())
-    try:
-        return torch.zeros(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArgumentError(f"device={str(device)!r} cannot be used ({reason}): give 'cpu' or 'auto'") from None
