@@ -20,6 +20,7 @@ from finevote.cli_options import HoldOutOption, SkipBadOption, hold_out_setting
 from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
 from finevote.cli_predict import predict
 from finevote.cli_probe import probe
+from finevote.cli_similarity import similarity
 from finevote.cli_speed import tune_speed
 from finevote.cli_study import ablate, compare, sweep
 from finevote.errors import ArgumentError, FinevoteError, plain_message
@@ -318,6 +319,7 @@ app.command()(probe)
 app.command()(bench)
 app.command("tune-speed")(tune_speed)
 app.command()(calibrate)
+app.command()(similarity)
 app.command()(compare)
 app.command()(sweep)
 app.command()(ablate)

@@ -175,6 +175,11 @@ class RunFolder:
         return self.path / "speed.png"
 
     @property
+    def similarity(self) -> Path:
+        """How alike the layers are, how the budget moved, and who carries the votes."""
+        return self.path / "similarity"
+
+    @property
     def test_ledger_jsonl(self) -> Path:
         """One line for each time the test split was opened."""
         return self.path / "test_ledger.jsonl"

@@ -24,7 +24,7 @@ TICK, CROSS = "\N{CHECK MARK}", "\N{BALLOT X}"
 
 TITLE_PT, TEXT_PT, SMALL_PT = 13.0, 9.5, 8.5
 DPI = 150
-_FAMILY = "DejaVu Sans"  # comes with matplotlib
+FAMILY = "DejaVu Sans"  # comes with matplotlib
 _OTHER_SCRIPTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
 
 
@@ -88,7 +88,7 @@ def plain_axes(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.grid(visible=True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=SMALL_PT, labelfontfamily=_FAMILY)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=SMALL_PT, labelfontfamily=FAMILY)
 
 
 def legend_above(axes: Axes, *, width_in: float, num_columns: int) -> None:
@@ -149,4 +149,4 @@ def quiet_about_glyphs() -> Iterator[None]:
 def _families() -> tuple[str, ...]:
     """Return the house font and those installed that hold the scripts it lacks."""
     installed = set(fontManager.get_font_names())
-    return (_FAMILY, *(name for name in _OTHER_SCRIPTS if name in installed))
+    return (FAMILY, *(name for name in _OTHER_SCRIPTS if name in installed))
