@@ -14,11 +14,11 @@ from finevote.bundle.manifest import read_manifest
 from finevote.cli import app
 from finevote.errors import ArgumentError, BundleError, DataError, RunError, StorageError
 from finevote.evaluation.predictions import load_predictions, save_predictions
-from finevote.measure import evaluate as measuring
-from finevote.measure import examples
-from finevote.measure.evaluate import evaluate, point
+from finevote.measure import examples, saved
+from finevote.measure.evaluate import evaluate
 from finevote.measure.examples import choose_examples, draw_examples
 from finevote.measure.opening import enter_in_ledger
+from finevote.measure.pointing import play, point
 from finevote.predictor import Predictor
 from finevote.run_folder import RunFolder
 from finevote.types import Box, Predictions, Preprocessing
@@ -284,8 +284,19 @@ def test_votes_are_pointed_at_the_parts_in_the_models_view():
     assert point(predictions, boxes, crop) == (0.75, 0.25, 3.0, 1)
 
 
+def test_the_most_voted_patch_is_pointed_at_the_parts_in_the_models_view():
+    crop = Preprocessing(image_size=(32, 32), resize=(64, 64), mean=(0, 0, 0), std=(1, 1, 1))
+    boxes = [[Box("beak", 0.25, 0.25, 0.5, 0.5)], [Box("beak", 0.25, 0.25, 0.5, 0.5)], []]
+    labels, most_voted = np.zeros(3, np.int64), np.array([0, 3, 0])
+    predictions = Predictions(("a", "b", "c"), labels, np.zeros((3, 2), np.float32), grid=(2, 2), most_voted=most_voted)
+    found = play(predictions, boxes, crop)
+    assert (found.hit_share, found.area_share, found.lift, found.num_images) == (0.5, 0.25, 2.0, 2)
+
+
 def test_there_is_nothing_to_point_with_in_a_plain_backbone():
-    assert point(outcome(1, 1), [], Preprocessing((1, 1), (1, 1), (0, 0, 0), (1, 1, 1))) is None
+    nothing = outcome(1, 1), [], Preprocessing((1, 1), (1, 1), (0, 0, 0), (1, 1, 1))
+    assert point(*nothing) is None
+    assert play(*nothing) is None
 
 
 class TestSaved:
@@ -340,7 +351,7 @@ class TestSaved:
 
     def test_a_report_does_not_vouch_for_predictions_at_another_keep_rate(self, run, monkeypatch):
         evaluate(run)
-        monkeypatch.setattr(measuring, "atomic_write", fail)  # after the predictions, before the report
+        monkeypatch.setattr(saved, "atomic_write", fail)  # after the predictions, before the report
         with pytest.raises(StorageError):
             evaluate(run, keep_rate=0.5)
         with pytest.raises(RunError, match="nothing is saved of the val split"):
@@ -348,7 +359,7 @@ class TestSaved:
 
     def test_a_measurement_that_fails_halfway_leaves_the_same_one_of_before(self, run, monkeypatch):
         before = evaluate(run)
-        monkeypatch.setattr(measuring, "atomic_write", fail)
+        monkeypatch.setattr(saved, "atomic_write", fail)
         with pytest.raises(StorageError):
             evaluate(run)
         monkeypatch.undo()

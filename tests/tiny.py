@@ -1,5 +1,6 @@
 """A run that was never trained: photographs of flat colours, a tiny voting classifier, its bundle."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,18 +29,18 @@ def make_model(config: Config) -> tuple[FineGrainedClassifier, Preprocessing]:
     return model.eval(), build_preprocessing(config.data, model.backbone)
 
 
-def write_bundle(folder: Path, *, config: Config | None = None) -> Path:
+def write_bundle(folder: Path, *, config: Config | None = None, class_names: Sequence[str] = CLASSES) -> Path:
     config = config or make_config()
     model, preprocessing = make_model(config)
     return save_bundle(
-        folder, model, config=config, class_names=CLASSES, preprocessing=preprocessing, details={"data": "colours"}
+        folder, model, config=config, class_names=class_names, preprocessing=preprocessing, details={"data": "colours"}
     )
 
 
-def write_run(folder: Path, *, data: str | Path) -> Path:
-    """Write a run as `fit` leaves it, with an untrained bundle."""
+def write_run(folder: Path, *, data: str | Path, class_names: Sequence[str] = CLASSES) -> Path:
+    """Write a run as `fit` leaves it, with an untrained bundle of three classes."""
     run = prepare_run(make_config(), data, out=folder, skip_bad=True, console=Console(quiet=True))
-    write_bundle(run.bundle)
+    write_bundle(run.bundle, class_names=class_names)
     return folder
 
 

@@ -24,6 +24,17 @@ def evaluate(
     saved: Annotated[
         bool, typer.Option("--saved", help="Compute the figures anew from saved predictions; no image is opened.")
     ] = False,
+    faithfulness: Annotated[
+        bool,
+        typer.Option(
+            "--faithfulness",
+            help="Take patches away and bring them in, in the order of the votes, and see what the model still says; "
+            "some 150 views of each image.",
+        ),
+    ] = False,
+    faithfulness_images: Annotated[
+        int | None, typer.Option(min=1, help="Of how many images, drawn evenly, with --faithfulness; 200 unless given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure a run on a split.
@@ -33,7 +44,12 @@ def evaluate(
     """
     if saved and data is not None:
         raise ArgumentError("--saved opens no image: leave out --data, or --saved to measure the images there")
+    if saved and faithfulness:
+        raise ArgumentError("--saved runs no model: leave out --faithfulness; what was measured before stays")
+    if faithfulness_images is not None and not faithfulness:
+        raise ArgumentError("--faithfulness-images is of use with --faithfulness only: add that")
     from finevote.measure.evaluate import evaluate as measure
+    from finevote.measure.faithfulness import NUM_IMAGES
 
     def show(report: Report) -> None:
         if as_json:
@@ -42,7 +58,17 @@ def evaluate(
             print_rich(report.table())
 
     kind = "plain" if views is None else views.value
-    measure(run, split=split.value, data=data, keep_rate=keep_rate, views=kind, saved=saved, on_report=show)
+    num_followed = (faithfulness_images or NUM_IMAGES) if faithfulness else None
+    measure(
+        run,
+        split=split.value,
+        data=data,
+        keep_rate=keep_rate,
+        views=kind,
+        saved=saved,
+        faithfulness=num_followed,
+        on_report=show,
+    )
 
 
 def figure(run: Run, split: SplitOption = Split.VAL, data: DataOption = None) -> None:

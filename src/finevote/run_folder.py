@@ -45,6 +45,16 @@ class EvaluationFolder:
         return self.path / "probes.npz"
 
     @property
+    def faithfulness_npz(self) -> Path:
+        """Deletion and insertion curves; absent unless they were asked for."""
+        return self.path / "faithfulness.npz"
+
+    @property
+    def faithfulness_png(self) -> Path:
+        """The same as a plot."""
+        return self.path / "faithfulness.png"
+
+    @property
     def classes_csv(self) -> Path:
         """The figures of each class."""
         return self.path / "classes.csv"

@@ -186,8 +186,9 @@ class Predictions:
     """What a model said of a split, kept as arrays so that any figure can be computed again later.
 
     One row an image: image_ids (n,) str, labels (n,) int64 (-1 where unknown), logits (n, C) float32,
-    final_votes (n, P) float32 or None, grid (rows, columns) or None, embeddings (n, D) float32 or None, groups (n,)
-    str, equal for images of one subject, or None where every image is one by itself.
+    final_votes (n, P) float32 or None, grid (rows, columns) or None, most_voted (n,) int64, the patch with the most
+    final votes (of equal ones that with the higher enhanced ballots), or None, embeddings (n, D) float32 or None,
+    groups (n,) str, equal for images of one subject, or None where every image is one by itself.
 
     Where several views of each image were looked at, `view_names` (V,) tells which, the plain one first, and
     view_logits (n, V, C) float32 is what the model said of each; all other arrays are of the plain view.
@@ -202,6 +203,7 @@ class Predictions:
     groups: np.ndarray | None = None
     view_names: tuple[str, ...] = ()
     view_logits: np.ndarray | None = None
+    most_voted: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

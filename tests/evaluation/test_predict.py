@@ -57,6 +57,13 @@ def test_final_votes_are_laid_on_the_patches():
     np.testing.assert_array_equal(got.final_votes, [[0, 3, 0, 0, 0, 0]] * 2)
 
 
+def test_the_patch_with_the_most_final_votes_is_kept():
+    got = run(MeanColour(votes=True), [0, 1])
+    np.testing.assert_array_equal(got.most_voted, [1, 1])
+    assert got.most_voted.dtype == np.int64
+    assert run(MeanColour(votes=False), [0, 1]).most_voted is None
+
+
 def test_a_model_without_votes_gives_none():
     got = run(MeanColour(votes=False), [0, 1])
     assert got.final_votes is None

@@ -16,6 +16,7 @@ def table(**changes):
         "final_votes": np.ones((3, 6), np.float32),
         "grid": (2, 3),
         "embeddings": np.full((3, 4), 0.1, np.float32),
+        "most_voted": np.array([5, 0, 2]),
     }
     return Predictions(**fields | changes)
 
@@ -23,7 +24,7 @@ def table(**changes):
 def assert_same(got, expected):
     assert got.image_ids == expected.image_ids
     assert got.grid == expected.grid
-    for name in ("labels", "logits", "final_votes", "embeddings"):
+    for name in ("labels", "logits", "final_votes", "embeddings", "most_voted"):
         mine, theirs = getattr(got, name), getattr(expected, name)
         if theirs is None:
             assert mine is None
@@ -32,7 +33,9 @@ def assert_same(got, expected):
             assert mine.dtype == theirs.dtype
 
 
-@pytest.mark.parametrize("changes", [{}, {"final_votes": None, "grid": None}, {"embeddings": None}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"final_votes": None, "grid": None, "most_voted": None}, {"embeddings": None, "most_voted": None}]
+)
 def test_what_is_saved_is_loaded_again(tmp_path, changes):
     save_predictions(tmp_path / "val.npz", table(**changes), CLASSES)
     got, class_names = load_predictions(tmp_path / "val.npz")

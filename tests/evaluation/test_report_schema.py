@@ -9,8 +9,9 @@ import numpy as np
 
 from finevote.data.views import VIEWS
 from finevote.evaluation.calibrator import calibrate
+from finevote.evaluation.faithfulness import FaithfulnessCurves
 from finevote.evaluation.measurement import Measurement
-from finevote.evaluation.pointing import PointingFigure
+from finevote.evaluation.pointing import PointingFigure, PointingGame
 from finevote.evaluation.probes import ProbeAnswers, ProbeName
 from finevote.evaluation.report import make_report
 from finevote.measure.sections import find_sections
@@ -42,6 +43,12 @@ def probes():
     return ProbeAnswers("dinov2-s", 100, names, predictions().image_ids, np.zeros((1, 40), np.int64))
 
 
+def curves():
+    ids, shape = predictions().image_ids[:20], (20, 3, 5)
+    scores = np.random.default_rng(0).random(shape).astype(np.float32)
+    return FaithfulnessCurves(ids, ("votes", "random", "rollout"), np.linspace(0, 1, 5), scores, scores)
+
+
 def keys_in(values):
     """Return every key of nested JSON, but for those that are names of images."""
     if isinstance(values, list):
@@ -69,17 +76,27 @@ def make():
         num_unread_openings=1,
         pointing=PointingFigure(0.4, 0.1, 4.0, 12),
         on_subject=PointingFigure(0.6, 0.3, 2.0, 12),
+        pointing_game=PointingGame(0.5, 0.2, 0.8, 0.1, 5.0, 2.0, 8.0, 12),
+        subject_game=PointingGame(0.6, 0.3, 0.9, 0.3, 2.0, 1.0, 3.0, 12),
     )
     calibration = calibrate(predictions(), class_means=np.eye(6, 5))
     sections = find_sections(
-        predictions(), calibration, split="test", unknown=predictions(10), taxonomy=TREE, probes=probes()
+        predictions(),
+        calibration,
+        split="test",
+        unknown=predictions(10),
+        taxonomy=TREE,
+        probes=probes(),
+        curves=curves(),
     )
     return measurement, make_report(predictions(), measurement, class_names=list("abcdef"), sections=sections)
 
 
 def test_every_key_is_described():
     _, report = make()
-    assert {"probes", "trust", "selective", "taxonomy", "unknown", "fusion", "augmentation"} == set(report.sections)
+    assert {"probes", "trust", "selective", "taxonomy", "unknown", "fusion", "augmentation", "faithfulness"} == set(
+        report.sections
+    )
     page = PAGE.read_text(encoding="utf-8")
     words = {word for part in re.findall("`([^`]+)`", page) for word in part.split(".")}
     assert keys_in(json.loads(json.dumps(report.to_dict()))) - words == set()
@@ -93,5 +110,7 @@ def test_a_measurement_comes_back_from_the_json_of_its_report():
 def test_the_report_of_an_earlier_version_comes_back_too():
     measurement, report = make()
     values = report.to_dict()
-    del values["num_unread_openings"]
-    assert Measurement.from_dict(values) == replace(measurement, num_unread_openings=0)
+    for name in ("num_unread_openings", "pointing_game", "subject_game"):
+        del values[name]
+    earlier = replace(measurement, num_unread_openings=0, pointing_game=None, subject_game=None)
+    assert Measurement.from_dict(values) == earlier

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from finevote.evaluation.pointing import PointingFigure
+from finevote.evaluation.pointing import PointingFigure, PointingGame
 
-_LATER = frozenset({"num_unread_openings"})  # not in the reports of earlier versions
+_TUPLES: Mapping[str, Callable[..., Any]] = {
+    "pointing": PointingFigure,
+    "on_subject": PointingFigure,
+    "pointing_game": PointingGame,
+    "subject_game": PointingGame,
+}
+_LATER = frozenset({"num_unread_openings", "pointing_game", "subject_game"})  # not in the reports of earlier versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,8 @@ class Measurement:
         num_unread_openings: lines of the ledger that cannot be read, each counted as an opening.
         pointing: share of the final votes in the telling parts; None unless boxes are known and there are votes.
         on_subject: the same in the boxes of whole subjects.
+        pointing_game: how often the most-voted patch lies in a telling part; None as for `pointing`.
+        subject_game: how often it lies on the subject.
     """
 
     run: str
@@ -48,12 +56,14 @@ class Measurement:
     num_unread_openings: int = 0
     pointing: PointingFigure | None = None
     on_subject: PointingFigure | None = None
+    pointing_game: PointingGame | None = None
+    subject_game: PointingGame | None = None
 
     def circumstances(self) -> dict[str, Any]:
         """Return the fields of this class ready for JSON; `from_dict` takes them back."""
         values = {one.name: getattr(self, one.name) for one in fields(Measurement)}
-        pointing = {name: values[name] and values[name]._asdict() for name in ("pointing", "on_subject")}
-        return {**values, "notes": list(self.notes), **pointing}
+        tuples = {name: values[name] and values[name]._asdict() for name in _TUPLES}
+        return {**values, "notes": list(self.notes), **tuples}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -65,8 +75,8 @@ class Measurement:
         found = {
             one.name: values[one.name] for one in fields(Measurement) if one.name in values or one.name not in _LATER
         }
-        pointing = {name: found[name] and PointingFigure(**found[name]) for name in ("pointing", "on_subject")}
-        return cls(**{**found, "notes": tuple(found["notes"]), **pointing})
+        tuples = {name: kind(**found[name]) for name, kind in _TUPLES.items() if found.get(name)}
+        return cls(**{**found, "notes": tuple(found["notes"]), **tuples})
 
 
 def describe_unread(number: int) -> str:

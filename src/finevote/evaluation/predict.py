@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from finevote.errors import ArgumentError
+from finevote.evaluation.patch_orders import order_by_votes
 from finevote.types import Batch, ModelOutput, Predictions, Record
 
 
@@ -90,6 +91,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
         embeddings=_join([part.embeddings for part in filled]),
         groups=_join([part.groups for part in filled]),
         view_logits=_join([part.view_logits for part in filled]),
+        most_voted=_join([part.most_voted for part in filled]),
     )
 
 
@@ -116,6 +118,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 def _rows(batch: Batch, output: ModelOutput, records: Sequence[Record], subjects: np.ndarray | None) -> Predictions:
     votes = output.votes
+    order = None if votes is None else order_by_votes(votes)  # (B, P)
     return Predictions(
         image_ids=tuple(records[index].image_id for index in batch.indices.tolist()),
         labels=batch.labels.cpu().numpy().astype(np.int64),
@@ -124,6 +127,7 @@ def _rows(batch: Batch, output: ModelOutput, records: Sequence[Record], subjects
         grid=None if votes is None else votes.grid,
         embeddings=_float32(output.embedding),  # (B, D)
         groups=None if subjects is None else subjects[batch.indices.cpu().numpy()],
+        most_voted=None if order is None else order[:, 0].cpu().numpy(),
     )
 
 

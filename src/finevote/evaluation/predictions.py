@@ -17,7 +17,7 @@ from finevote.types import Predictions
 FORMAT_VERSION = 1
 MEASURE_AGAIN = "measure the split again with `finevote evaluate`"
 _REQUIRED = {"format_version", "image_ids", "labels", "logits", "class_names"}
-_OPTIONAL = {"final_votes", "grid", "embeddings", "groups", "view_names", "view_logits"}
+_OPTIONAL = {"final_votes", "grid", "most_voted", "embeddings", "groups", "view_names", "view_logits"}
 _NOT_AN_NPZ = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -33,6 +33,8 @@ def save_predictions(path: Path, predictions: Predictions, class_names: Sequence
     if predictions.final_votes is not None and predictions.grid is not None:
         arrays["final_votes"] = predictions.final_votes.astype(np.float32)
         arrays["grid"] = np.array(predictions.grid, np.int64)
+    if predictions.most_voted is not None:
+        arrays["most_voted"] = predictions.most_voted.astype(np.int64)
     if predictions.embeddings is not None:
         arrays["embeddings"] = predictions.embeddings.astype(np.float32)
     if predictions.groups is not None:
@@ -88,6 +90,7 @@ def load_predictions(path: Path, *, advice: str = MEASURE_AGAIN) -> tuple[Predic
         groups=arrays.get("groups"),
         view_names=tuple(arrays["view_names"].tolist()) if "view_names" in arrays else (),
         view_logits=arrays.get("view_logits"),
+        most_voted=arrays.get("most_voted"),
     )
     return predictions, tuple(arrays["class_names"].tolist())
 
@@ -120,6 +123,8 @@ def _expected_shapes(arrays: dict[str, NDArray[Any]]) -> dict[str, tuple[int, ..
     }
     if "grid" in arrays:
         expected["final_votes"] = (num_images, int(arrays["grid"].prod()))
+    if "most_voted" in arrays:
+        expected["most_voted"] = (num_images,)
     if "embeddings" in arrays:
         expected["embeddings"] = (num_images, *arrays["embeddings"].shape[1:2])
     if "groups" in arrays:

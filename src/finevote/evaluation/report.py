@@ -149,15 +149,21 @@ class Report(Measurement):
 
     def _pointing_notes(self) -> list[str]:
         notes = []
-        for place, figure in (
-            ("in the telling parts, which cover", self.pointing),
-            ("on the subject, which covers", self.on_subject),
+        for place, covers, figure, game in (
+            ("in the telling parts", "cover", self.pointing, self.pointing_game),
+            ("on the subject", "covers", self.on_subject, self.subject_game),
         ):
             if figure is not None:
                 votes, area, lift, num_images = figure
                 notes.append(
-                    f"{votes:.1%} of the final votes fall {place} {area:.1%} of the view: "
+                    f"{votes:.1%} of the final votes fall {place}, which {covers} {area:.1%} of the view: "
                     f"{lift:.1f} times as many as by area ({num_images:,} images)"
+                )
+            if game is not None:
+                notes.append(
+                    f"the most-voted patch lies {place} in {game.hit_share:.1%} of {game.num_images:,} images "
+                    f"({_describe_interval(game.low, game.high)}): {game.lift:.1f} times as often as by area "
+                    f"({game.lift_low:.1f} to {game.lift_high:.1f})"
                 )
         return notes
 

@@ -11,8 +11,8 @@ from finevote.calibrating import calibrate_model, some_of_each_class
 from finevote.data.taxonomy import read_taxonomy
 from finevote.errors import BundleError, DataError
 from finevote.evaluation.calibrator import Calibration
-from finevote.measure.evaluate import is_saved
 from finevote.measure.opening import SPLITS, open_split
+from finevote.measure.saved import is_saved
 from finevote.predictor import Predictor, find_bundle
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder

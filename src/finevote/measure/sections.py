@@ -6,6 +6,15 @@ from matplotlib.figure import Figure
 
 from finevote.evaluation.augmentation import measure_augmentation
 from finevote.evaluation.calibrator import Calibration, appoint_judges
+from finevote.evaluation.faithfulness import FaithfulnessCurves
+from finevote.evaluation.faithfulness_figures import (
+    DELETION,
+    INSERTION,
+    MINUS,
+    Faithfulness,
+    measure_faithfulness,
+    signed,
+)
 from finevote.evaluation.figure import number, percent
 from finevote.evaluation.fusion import measure_fusion
 from finevote.evaluation.metrics import check_predictions
@@ -16,6 +25,7 @@ from finevote.evaluation.selective_figures import Selective, measure_selective
 from finevote.evaluation.taxonomy_figures import TaxonomyFigures, measure_taxonomy
 from finevote.evaluation.trust import Trust, measure_trust
 from finevote.evaluation.unknown_figures import measure_unknowns
+from finevote.explanation.faithfulness import Band, Panel, faithfulness_plot
 from finevote.explanation.reliability import reliability_diagram
 from finevote.explanation.risk_coverage import risk_coverage_plot
 from finevote.types import Predictions, Taxonomy
@@ -32,6 +42,7 @@ def find_sections(
     unknown: Predictions | None = None,
     taxonomy: Taxonomy | None = None,
     probes: ProbeAnswers | None = None,
+    curves: FaithfulnessCurves | None = None,
 ) -> dict[str, Section]:
     """Return the sections of a split's report by name, from what is saved alone.
 
@@ -42,6 +53,7 @@ def find_sections(
         unknown: of the split's images of classes that were held out of training; None where there are none.
         taxonomy: of the classes, where it is known.
         probes: what the run's probes said of the split; None where it has none.
+        curves: of deletion and insertion, where they were measured.
 
     Raises:
         ArgumentError: there are no images, an image's class is not known, or a logit is not finite.
@@ -58,6 +70,7 @@ def find_sections(
         "unknown": measure_unknowns(predictions, judges, unknown=unknown),
         "fusion": measure_fusion(predictions, temperature=temperature),
         "augmentation": measure_augmentation(predictions),
+        "faithfulness": None if curves is None else measure_faithfulness(curves, predictions),
     }
     return {name: section for name, section in sections.items() if section is not None}
 
@@ -70,6 +83,9 @@ def draw_sections(report: Report) -> Iterator[tuple[str, Figure]]:
     selective = report.sections["selective"]
     if isinstance(selective, Selective):
         yield "risk_coverage.png", _draw_risk(selective, report)
+    faithfulness = report.sections.get("faithfulness")
+    if isinstance(faithfulness, Faithfulness):
+        yield "faithfulness.png", _draw_faithfulness(faithfulness, split=report.split)
 
 
 def _draw_reliability(trust: Trust, *, num_images: int, split: str) -> Figure:
@@ -95,6 +111,35 @@ def _draw_risk(selective: Selective, report: Report) -> Figure:
         title=f"{_TITLES[report.split]}: {whole:.1%} wrong, {half.value:.1%} of the surest half",
         subtitle=f"{_count(report.num_images)}; wrong of the surest half {percent(half)}, "
         f"area under the curve {number(selective.area, digits=4)}, 95% intervals",
+    )
+
+
+def _draw_faithfulness(found: Faithfulness, *, split: str) -> Figure:
+    headings = {
+        DELETION: "Patches taken away: the lower, the better",
+        INSERTION: "Patches brought in: the higher, the better",
+    }
+    panels = [
+        Panel(
+            heading,
+            [
+                f"{row.order} {MINUS} {row.versus}: {signed(row.difference)}, {row.shown}"
+                for row in found.differences
+                if row.kind == kind
+            ],
+            {
+                curve.order: Band(curve.scores, curve.low, curve.high, curve.area.value)
+                for curve in found.curves
+                if curve.kind == kind
+            },
+        )
+        for kind, heading in headings.items()
+    ]
+    return faithfulness_plot(
+        panels,
+        found.shares,
+        title=f"{_TITLES[split]}: {found.headline()}",
+        subtitle=f"{_count(found.num_images)}; areas under the curves and their differences with 95% intervals",
     )
 
 
