@@ -21,8 +21,8 @@ from finevote.evaluation.augmentation import measure_augmentation
 from finevote.evaluation.calibrator import SetRule
 from finevote.evaluation.metrics import softmax
 from finevote.evaluation.paired import paired_test
-from finevote.evaluation.predict import take_rows
 from finevote.evaluation.predictions import load_predictions, save_predictions
+from finevote.evaluation.rows import take_rows
 from finevote.evaluation.shares import share
 from finevote.measure.evaluate import evaluate
 from finevote.predictor import Predictor

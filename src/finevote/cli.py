@@ -16,6 +16,7 @@ from finevote.cli_bench import bench
 from finevote.cli_calibrate import calibrate
 from finevote.cli_data import data_app
 from finevote.cli_evaluate import evaluate, figure
+from finevote.cli_export import export
 from finevote.cli_options import HoldOutOption, SkipBadOption, hold_out_setting
 from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
 from finevote.cli_predict import predict
@@ -319,6 +320,7 @@ app.command()(probe)
 app.command()(bench)
 app.command("tune-speed")(tune_speed)
 app.command()(calibrate)
+app.command()(export)
 app.command()(similarity)
 app.command()(compare)
 app.command()(sweep)

@@ -41,6 +41,10 @@ class RunError(FinevoteError):
     """A run folder is missing, busy, finished, or cannot be resumed."""
 
 
+class ExportError(FinevoteError):
+    """A classifier cannot be exported, or the exported program does not answer as it does."""
+
+
 class StorageError(FinevoteError):
     """A file cannot be written: the disk is full, or the place is not writable."""
 

@@ -25,7 +25,8 @@ from finevote.config import VotingConfig
 from finevote.errors import ArgumentError
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.paired import paired_test
-from finevote.evaluation.predict import evaluation_mode, subject_names
+from finevote.evaluation.predict import evaluation_mode
+from finevote.evaluation.rows import subject_names
 from finevote.evaluation.shares import Groups, share
 from finevote.explanation.figures import save_figure
 from finevote.explanation.speed import Mark, speed_curve

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from finevote.errors import ArgumentError
-from finevote.evaluation.predict import merge, predict
+from finevote.evaluation.predict import predict
+from finevote.evaluation.rows import merge
 from finevote.types import Batch, ModelOutput, Record, Votes
 
 RECORDS = [Record(image_id=f"image-{i}", label=i % 3) for i in range(7)]

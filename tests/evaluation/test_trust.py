@@ -12,7 +12,7 @@ from finevote.errors import ArgumentError
 from finevote.evaluation import calibrator
 from finevote.evaluation.calibrator import SetRule, appoint_judges, calibrate
 from finevote.evaluation.metrics import softmax
-from finevote.evaluation.predict import take_rows
+from finevote.evaluation.rows import take_rows
 from finevote.evaluation.trust import measure_trust
 from finevote.measure.sections import find_sections
 from finevote.types import Predictions

@@ -1,4 +1,4 @@
-"""The calibration of a bundle as a file."""
+"""The calibration of a bundle as arrays, and as a file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +19,11 @@ _SCORES, _UNKNOWN = "scores.", "unknown."  # before the method's name
 
 def save_calibration(folder: Path, calibration: Calibration) -> None:
     """Write the calibration's file into a folder."""
+    save_file(as_arrays(calibration), folder / CALIBRATION_NAME)
+
+
+def as_arrays(calibration: Calibration) -> dict[str, NDArray[Any]]:
+    """Return a calibration as plain arrays by name."""
     arrays = {
         "temperature": np.array([calibration.temperature]),
         "keep_rate": np.array([calibration.keep_rate]),
@@ -27,8 +32,20 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
         **{_UNKNOWN + method: np.ascontiguousarray(scores) for method, scores in calibration.unknown.items()},
     }
     optional = {"is_right": calibration.is_right, "class_means": calibration.class_means}
-    arrays |= {name: np.ascontiguousarray(found) for name, found in optional.items() if found is not None}
-    save_file(arrays, folder / CALIBRATION_NAME)
+    return arrays | {name: np.ascontiguousarray(found) for name, found in optional.items() if found is not None}
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Calibration:
+    """Return what `as_arrays` gave; raise KeyError where one of its arrays is missing."""
+    return Calibration(
+        temperature=float(arrays["temperature"][0]),
+        labels=arrays["labels"],
+        scores=_named(arrays, _SCORES),
+        keep_rate=float(arrays["keep_rate"][0]),
+        is_right=arrays.get("is_right"),
+        unknown=_named(arrays, _UNKNOWN),
+        class_means=arrays.get("class_means"),
+    )
 
 
 def load_calibration(folder: Path) -> Calibration:
@@ -39,16 +56,7 @@ def load_calibration(folder: Path) -> Calibration:
     """
     path = folder / CALIBRATION_NAME
     try:
-        arrays = load_file(path)
-        return Calibration(
-            temperature=float(arrays["temperature"][0]),
-            labels=arrays["labels"],
-            scores=_named(arrays, _SCORES),
-            keep_rate=float(arrays["keep_rate"][0]),
-            is_right=arrays.get("is_right"),
-            unknown=_named(arrays, _UNKNOWN),
-            class_means=arrays.get("class_means"),
-        )
+        return from_arrays(load_file(path))
     except (SafetensorError, KeyError) as error:
         raise BundleError(f"cannot read {path} ({error}): {advice_on(folder, {path.name})}") from error
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode, v2
 
 from finevote.data.images import enough_pixels
+from finevote.data.resizing import check_interpolation, resize_pixels
 from finevote.errors import ArgumentError, suggest
 from finevote.types import Batch, Preprocessing
 
@@ -21,7 +22,6 @@ Transform = Callable[[Tensor], Tensor]
 
 _SPARE = 2  # "fast" decodes so many pixels a side for each one wanted: with fewer the decoder's own filter would show
 _DECODINGS = ("exact", "fast")
-_INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def read_resized(read: Callable[[], Image.Image], preprocessing: Preprocessing) -> Tensor:
@@ -46,10 +46,7 @@ def resize_image(image: Image.Image, resize: tuple[int, int], interpolation: str
     Raises:
         ArgumentError: `interpolation` is neither bilinear nor bicubic.
     """
-    _check_interpolation(interpolation)
-    rows, columns = resize
-    pixels = np.array(image.resize((columns, rows), _INTERPOLATIONS[interpolation]))  # (rows, columns, 3)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(resize_pixels(image, resize, interpolation)).permute(2, 0, 1).contiguous()
 
 
 def eval_transform(preprocessing: Preprocessing) -> Transform:
@@ -124,14 +121,9 @@ def mix_batch(batch: Batch, *, num_classes: int, mixup: float, cutmix: float, se
 
 def _resize_fast(image: Image.Image, resize: tuple[int, int], interpolation: str) -> Tensor:
     """Do as `resize_image` by torch, whose filter has coefficients of 16 bits: few pixels differ, and by little."""
-    _check_interpolation(interpolation)
+    check_interpolation(interpolation)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # (1, 3, rows, columns), channels last
     return F.interpolate(pixels, resize, mode=interpolation, antialias=True)[0].contiguous()
-
-
-def _check_interpolation(interpolation: str) -> None:
-    if interpolation not in _INTERPOLATIONS:
-        raise ArgumentError(f"unknown interpolation {interpolation!r}{suggest(interpolation, _INTERPOLATIONS)}")
 
 
 def _to_float() -> nn.Module:

@@ -11,7 +11,7 @@ from finevote.errors import ArgumentError, suggest
 from finevote.evaluation import conformal
 from finevote.evaluation.calibration import apply_temperature, fit_temperature
 from finevote.evaluation.metrics import Labels, Rates, softmax
-from finevote.evaluation.predict import take_rows
+from finevote.evaluation.rows import take_rows
 from finevote.evaluation.unknown import unknown_scores
 from finevote.types import Predictions
 

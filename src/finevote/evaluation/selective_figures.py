@@ -12,7 +12,7 @@ from finevote.evaluation.calibration import confidences_of
 from finevote.evaluation.calibrator import Calibration, Judges, told_probabilities
 from finevote.evaluation.figure import Figure, number, percent, share_of, with_intervals
 from finevote.evaluation.metrics import Rates
-from finevote.evaluation.predict import take_rows
+from finevote.evaluation.rows import take_rows
 from finevote.evaluation.selective import excess_area, fewest_images, promise_error, risk_area, risk_curve
 from finevote.types import Predictions
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from finevote.evaluation.calibrator import Calibration, told_probabilities
 from finevote.evaluation.figure import Figure, number, percent, share_of, with_intervals
 from finevote.evaluation.metrics import Rates
-from finevote.evaluation.predict import take_rows
+from finevote.evaluation.rows import take_rows
 from finevote.evaluation.selective import risk_area, risk_curve
 from finevote.evaluation.selective_figures import RiskPoint, thin_curve
 from finevote.evaluation.taxonomy import Level, deepest_sure, levels_of

@@ -16,8 +16,8 @@ from finevote.data.registry import open_source
 from finevote.data.splits import with_validation
 from finevote.devices import find_accelerator
 from finevote.errors import DataError, plain_message
-from finevote.evaluation.predict import subject_names
 from finevote.evaluation.probes import CHOSEN_ON_VALIDATION, ProbeAnswers, accuracy_table
+from finevote.evaluation.rows import subject_names
 from finevote.probe.features import Extractor, Features
 from finevote.probe.fitted import FittedProbes, fit_probes, labels_of, load_probes, save_probes
 from finevote.run_folder import RunFolder

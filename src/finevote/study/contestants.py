@@ -17,7 +17,7 @@ from finevote.data.items import list_some
 from finevote.errors import ArgumentError, DataError, RunError
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.metrics import top_k_correct
-from finevote.evaluation.predict import subject_names, take_rows
+from finevote.evaluation.rows import subject_names, take_rows
 from finevote.measure.evaluate import predictions_of
 from finevote.measure.opening import Openings, count_openings, open_split
 from finevote.run_folder import RunFolder

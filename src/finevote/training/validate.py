@@ -14,7 +14,8 @@ from finevote.calibrating import calibrate_model
 from finevote.config import Config
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.metrics import softmax, top_k_accuracy
-from finevote.evaluation.predict import merge, predict
+from finevote.evaluation.predict import predict
+from finevote.evaluation.rows import merge
 from finevote.training.parts import Parts
 from finevote.types import Batch, DataSource, Predictions, Record
 

@@ -1,0 +1,71 @@
+"""The command `finevote export`. Heavy libraries are imported inside it, so that help is quick."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finevote.cli_options import DataOption, Run
+from finevote.errors import ArgumentError
+
+
+class FormatChoice(StrEnum):
+    """What a run can be exported as."""
+
+    ONNX = "onnx"
+    TORCH = "torch"
+
+
+class PrecisionChoice(StrEnum):
+    """The numbers that an exported program computes with."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+def export(
+    run: Run,
+    format: Annotated[  # noqa: A002  # as the option is called
+        FormatChoice, typer.Option(help="ONNX, which runs without torch, or a program of torch.export.")
+    ] = FormatChoice.ONNX,
+    precision: Annotated[
+        PrecisionChoice, typer.Option(help="Smaller numbers run faster where the processor has them.")
+    ] = PrecisionChoice.FP32,
+    opset: Annotated[int, typer.Option(help="Version of ONNX's operators.")] = 18,
+    out: Annotated[
+        Path | None, typer.Option(readable=False, help="The file; RUN/export/model-PRECISION unless given.")
+    ] = None,
+    data: DataOption = None,
+    max_drop: Annotated[float, typer.Option(help="Points of accuracy on validation that fp16 or int8 may cost.")] = 1.0,
+) -> None:
+    """Write the classifier as one file for other runtimes.
+
+    Preprocessing, classes, calibration and votes come with it. The file is written only if it answers as the run does
+    on the validation photographs.
+    """
+    if max_drop < 0:
+        raise ArgumentError(f"--max-drop {max_drop:g} must be 0 or more points")
+    from finevote.export.precision import Precision
+    from finevote.export.run import Format
+    from finevote.export.run import export as write
+
+    done = write(
+        run,
+        format=Format(format.value),
+        precision=Precision(precision.value),
+        opset=opset,
+        out=out,
+        data=data,
+        max_drop=max_drop / 100,
+    )
+    parity = done.parity
+    typer.echo(
+        f"{done.path}: {done.size_bytes / 1e6:.1f} MB, {done.precision}, {done.seconds:.0f} s\n"
+        f"on {parity.num_images:,} validation images {parity.agreement:.2%} get the same class as from the bundle; "
+        f"top-1 {parity.top_1_exported:.2%} (bundle {parity.top_1:.2%}); logits differ by up to "
+        f"{parity.largest_difference:.1e}"
+    )
