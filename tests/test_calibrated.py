@@ -124,7 +124,7 @@ def test_a_set_for_each_class_is_told_whole_though_it_skips_likelier_classes(fin
     likeliest, second, rare = (CLASSES.index(name) for name in predictor.predict(photograph(finished)).class_names)
     labels = np.repeat([likeliest, second, rare], [30, 30, 1])  # of the rare class there are too few for a threshold
     calibration = Calibration(1.0, labels, {"lac": np.zeros(len(labels))})
-    predictor.bundle = replace(predictor.bundle, calibration=calibration)
+    predictor.torch.bundle = replace(predictor.bundle, calibration=calibration)
     answer = predictor.predict(photograph(finished), sets=SetRule(0.9, each_class=True))
     assert answer.class_names == (CLASSES[likeliest], CLASSES[rare])
 

@@ -15,7 +15,7 @@ from finevote.build import build_eval_loader
 from finevote.cli_options import Views
 from finevote.data.images import read_image
 from finevote.data.transforms import eval_transform, read_resized
-from finevote.data.views import PLAIN, VIEWS, as_resized, view_cuts
+from finevote.data.views import VIEWS, as_resized, view_cuts
 from finevote.errors import ArgumentError, RunError
 from finevote.evaluation.augmentation import measure_augmentation
 from finevote.evaluation.calibrator import SetRule
@@ -26,7 +26,7 @@ from finevote.evaluation.rows import take_rows
 from finevote.evaluation.shares import share
 from finevote.measure.evaluate import evaluate
 from finevote.predictor import Predictor
-from finevote.types import Predictions, Preprocessing, Record
+from finevote.types import PLAIN, Predictions, Preprocessing, Record
 from tests.tiny import write_photographs, write_run
 
 CORNERS = {"top left": (0, 0), "top right": (0, 4), "bottom left": (10, 0), "bottom right": (10, 4), "centre": (5, 2)}

@@ -16,9 +16,10 @@ from finevote.data.images import enough_pixels
 from finevote.data.transforms import eval_transform, read_resized
 from finevote.errors import ArgumentError, DataError, suggest
 from finevote.evaluation.answers import AnswerRule, Thresholds, find_thresholds
-from finevote.evaluation.calibrator import Calibration, SetRule, told_probabilities
+from finevote.evaluation.calibrator import SetRule, told_probabilities
 from finevote.evaluation.metrics import Rates, rank_classes
 from finevote.evaluation.predict import evaluation_mode
+from finevote.evaluation.ranking import check_calibration
 from finevote.explanation.contrast import NUM_PERMUTATIONS, contrast_patches
 from finevote.explanation.explained import Contrast, Explanation, PredictionSet, Verdict
 from finevote.explanation.vote_map import view_in_photograph, vote_maps
@@ -80,25 +81,6 @@ class _Look(NamedTuple):
     image_id: str
     shown: Image.Image
     resized: Tensor
-
-
-def check_calibration(calibration: Calibration | None, *, keep_rate: float) -> Calibration:
-    """Return a calibration that holds at a keep rate.
-
-    Raises:
-        ArgumentError: there is none, or it holds at another keep rate.
-    """
-    if calibration is None:
-        raise ArgumentError(
-            "the bundle has no calibration for sets or unknowns: it was fitted without validation images, or by an "
-            "earlier finevote: fit it with them, or run `finevote calibrate` on the run"
-        )
-    if calibration.keep_rate != keep_rate:
-        raise ArgumentError(
-            f"the bundle was calibrated at keep rate {calibration.keep_rate:g}, and nothing is guaranteed at "
-            f"{keep_rate:g}: give keep_rate={calibration.keep_rate:g} (--keep-rate)"
-        )
-    return calibration
 
 
 def check_question(bundle: Bundle, model: FineGrainedClassifier, question: Question) -> _Promises:

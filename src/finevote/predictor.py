@@ -1,94 +1,134 @@
 """A finished classifier in use: photographs in, ranked class names out. Knows bundles, not trainings."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from finevote.build import build_eval_loader
 from finevote.bundle.manifest import MANIFEST_NAME
-from finevote.bundle.read import Bundle, load_bundle
 from finevote.data.given import ImageLike, name_of, open_given
 from finevote.data.images import read_image
 from finevote.data.listing import folder_problem, list_images
-from finevote.data.transforms import read_resized
-from finevote.data.views import PLAIN, as_resized, view_cuts
-from finevote.devices import find_device
 from finevote.errors import ArgumentError, BundleError, DataError
-from finevote.evaluation.answers import AnswerRule, Thresholds, find_answers, find_thresholds
-from finevote.evaluation.calibrator import SetRule, told_probabilities
+from finevote.evaluation.answers import AnswerRule
+from finevote.evaluation.calibrator import SetRule
 from finevote.evaluation.fusion import joint_logits
-from finevote.evaluation.metrics import Logits, rank_classes
-from finevote.evaluation.predict import evaluation_mode, predict
-from finevote.explaining import Asked, Question, check_calibration, explain_each
-from finevote.explanation.explained import Explanation
+from finevote.evaluation.ranking import Ask, Outputs, Ranking
+from finevote.onnx_model import SUFFIX as ONNX_SUFFIX
 from finevote.run_folder import RunFolder
-from finevote.types import Answer, DataSource, ModelOutput, Predictions, Ranked, Record
+from finevote.types import PLAIN, DataSource, Predictions, Preprocessing, Ranked, Record
+
+if TYPE_CHECKING:
+    from finevote.bundle.read import Bundle
+    from finevote.explaining import Asked
+    from finevote.explanation.explained import Explanation
+    from finevote.model import FineGrainedClassifier
+    from finevote.torch_engine import TorchEngine
 
 _NUM_NAMED = 3  # photographs in the name of an answer for several
-_Outputs = tuple[Logits, NDArray[np.floating[Any]]]  # logits (B, C) and embeddings (B, D)
 
 _T = TypeVar("_T")
 
 
-class _Ask(NamedTuple):
-    """What is wanted of each image."""
+class Engine(Protocol):
+    """Runs a classifier, whatever the runtime."""
 
-    top: int
-    sets: SetRule | None = None
-    thresholds: Thresholds | None = None
+    preprocessing: Preprocessing
+
+    @property
+    def ranking(self) -> Ranking:
+        """What turns logits into answers."""
+
+    def prepare(self, read: Callable[[], Image.Image]) -> Any:
+        """Return the RGB image that `read` gives, resized for `forward`."""
+
+    def forward(self, prepared: Sequence[Any]) -> Outputs:
+        """Return logits (B, C) and embeddings (B, D) of prepared images."""
 
 
 class Predictor:
-    """Names what is in photographs, with a model from a bundle.
+    """Names what is in photographs, with a model from a bundle or an exported file.
 
     Args:
-        bundle: as `load_bundle` gives it.
-        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU where there is one.
-        views: of each photograph that answers are averaged over: "plain", "flip", "five-crop" or "ten-crop".
-
-    Raises:
-        ArgumentError: there is no such device, or there are no such views.
+        engine: what runs the classifier: a `TorchEngine` for a bundle, an `OnnxEngine` for an exported file.
     """
 
-    def __init__(self, bundle: Bundle, *, device: torch.device | str = "cpu", views: str = PLAIN) -> None:
-        self.bundle = bundle
-        self.class_names = bundle.class_names
-        self.preprocessing = bundle.preprocessing
-        self.device = find_device(device)
-        self.model = bundle.model.to(self.device).eval()
-        self.views = views
-        self._cuts = view_cuts(bundle.preprocessing, views=views)
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.preprocessing = engine.preprocessing
 
     @classmethod
-    def load(
-        cls,
-        path: Path | str,
-        device: torch.device | str = "cpu",
-        *,
-        keep_rate: float | None = None,
-        views: str = PLAIN,
-    ) -> Self:
-        """Load from a bundle folder, or from a run folder that has one.
+    def load(cls, path: Path | str, device: Any = "cpu", *, keep_rate: float | None = None, views: str = PLAIN) -> Self:
+        """Load from a bundle folder, from a run folder that has one, or from an ONNX file.
 
-        `keep_rate` is the share of patches that each reducing layer keeps (docs/method.md, 10); None for the bundle's.
+        Args:
+            path: the folder or file.
+            device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU where there is one; a file runs on the CPU.
+            keep_rate: share of patches that each reducing layer keeps (docs/method.md, 10); None for the bundle's.
+            views: of each photograph that answers are averaged over: "plain", "flip", "five-crop" or "ten-crop".
 
         Raises:
             ArgumentError: there is no such device, the model cannot keep patches at that rate, or no such views.
             BundleError: there is no bundle, or it is not as it was written.
+            MissingExtraError: what runs an ONNX file is not installed.
         """
-        predictor = cls(load_bundle(find_bundle(Path(path))), device=device, views=views)
-        if keep_rate is not None:
-            predictor.model.set_keep_rate(keep_rate)
-        return predictor
+        path = Path(path)
+        if path.suffix == ONNX_SUFFIX:
+            from finevote.onnx_engine import OnnxEngine
+
+            if views != PLAIN:
+                raise ArgumentError(f"an exported file looks at the plain view only, not views={views!r}: use the run")
+            return cls(OnnxEngine(path, keep_rate=keep_rate))
+        from finevote.bundle.read import load_bundle
+        from finevote.torch_engine import TorchEngine
+
+        bundle = load_bundle(find_bundle(path))
+        return cls(TorchEngine(bundle, device=device, views=views, keep_rate=keep_rate))
+
+    @property
+    def ranking(self) -> Ranking:
+        """The classes, and what turns logits into answers."""
+        return self.engine.ranking
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What answers can name."""
+        return self.ranking.class_names
+
+    @property
+    def torch(self) -> TorchEngine:
+        """The engine of a bundle.
+
+        Raises:
+            ArgumentError: it is an exported file, which can do less.
+        """
+        from finevote.torch_engine import TorchEngine
+
+        if not isinstance(self.engine, TorchEngine):
+            raise ArgumentError("this takes the run or its bundle, and not an exported file: load that")
+        return self.engine
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that was loaded."""
+        return self.torch.bundle
+
+    @property
+    def model(self) -> FineGrainedClassifier:
+        """The bundle's model, on its device."""
+        return self.torch.model
+
+    @property
+    def device(self) -> Any:
+        """The torch device that the model is on."""
+        return self.torch.device
 
     def predict(
         self, image: ImageLike, *, top: int = 5, sets: SetRule | None = None, rule: AnswerRule | None = None
@@ -115,12 +155,13 @@ class Predictor:
         batch_size: int = 32,
     ) -> list[Ranked]:
         """Return an answer for each image, in order; Raises as `predict` does, at the first image that fails."""
-        ask = self._check(top, sets, rule)
+        ranking = self.ranking
+        ask = ranking.check(top=top, sets=sets, rule=rule)
         answers: list[Ranked] = []
         for batch in _cut(images, batch_size):
-            tensors = [self._prepare(partial(open_given, image)) for image in batch]
+            tensors = [self.engine.prepare(partial(open_given, image)) for image in batch]
             names = [name_of(image, len(answers) + number) for number, image in enumerate(batch)]
-            answers += self._rank(names, self._forward(tensors), ask)
+            answers += ranking.rank(names, self.engine.forward(tensors), ask)
         return answers
 
     def predict_files(
@@ -140,11 +181,12 @@ class Predictor:
         Raises:
             ArgumentError: `top` is under 1, or the bundle has no calibration for `sets` or `rule`.
         """
-        ask = self._check(top, sets, rule)
+        ranking = self.ranking
+        ask = ranking.check(top=top, sets=sets, rule=rule)
         answers: list[Ranked] = []
         unreadable: dict[Path, str] = {}
         for names, tensors in self._read_files(paths, unreadable, batch_size=batch_size, advance=advance):
-            answers += self._rank(names, self._forward(tensors), ask)
+            answers += ranking.rank(names, self.engine.forward(tensors), ask)
         return answers, unreadable
 
     def predict_together(self, images: Sequence[ImageLike], *, top: int = 5, batch_size: int = 32) -> Ranked:
@@ -154,12 +196,14 @@ class Predictor:
             ArgumentError: there are no images, `top` is under 1, or an array is of another form.
             DataError: an image cannot be read.
         """
-        _check_top(top)
+        self.ranking.check(top=top)
         if not images:
             raise ArgumentError("there are no images: give one or more photographs of a subject")
         names = [name_of(image, number) for number, image in enumerate(images)]
-        tensors = ([self._prepare(partial(open_given, image)) for image in batch] for batch in _cut(images, batch_size))
-        return self._rank_together(names, [self._forward(batch) for batch in tensors], top=top)
+        tensors = (
+            [self.engine.prepare(partial(open_given, image)) for image in batch] for batch in _cut(images, batch_size)
+        )
+        return self._rank_together(names, [self.engine.forward(batch) for batch in tensors], top=top)
 
     def predict_files_together(
         self,
@@ -176,13 +220,13 @@ class Predictor:
         Raises:
             ArgumentError: `top` is under 1.
         """
-        _check_top(top)
+        self.ranking.check(top=top)
         found: list[str] = []
-        outputs: list[_Outputs] = []
+        outputs: list[Outputs] = []
         unreadable: dict[Path, str] = {}
         for names, tensors in self._read_files(paths, unreadable, batch_size=batch_size, advance=advance):
             found += names
-            outputs.append(self._forward(tensors))
+            outputs.append(self.engine.forward(tensors))
         return self._rank_together(found, outputs, top=top) if found else None, unreadable
 
     def predict_records(
@@ -200,17 +244,9 @@ class Predictor:
         Raises:
             ArgumentError: there are no such views.
         """
-        records = source.splits[split]
-        loader = build_eval_loader(
-            records,
-            read=source.read,
-            preprocessing=self.preprocessing,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            transform=None if views == PLAIN else as_resized,
+        return self.torch.predict_records(
+            source, split, batch_size=batch_size, num_workers=num_workers, views=views, advance=advance
         )
-        cuts = None if views == PLAIN else view_cuts(self.preprocessing, views=views)
-        return predict(self.model, loader, records=records, device=self.device, advance=advance, views=cuts)
 
     def explain(self, image: ImageLike, **asked: Unpack[Asked]) -> Explanation:
         """Return why one image is named as it is: its votes, set and verdict, and a contrast if it is asked for.
@@ -224,7 +260,7 @@ class Predictor:
     def explain_all(self, images: Sequence[ImageLike], **asked: Unpack[Asked]) -> list[Explanation]:
         """Return an explanation of each image, in order; Raises as `explain` does, at the first that fails."""
         reads = ((name_of(image, number), partial(open_given, image)) for number, image in enumerate(images))
-        return list(self._explain(reads, asked))
+        return list(self.torch.explain(reads, asked))
 
     def explain_records(
         self,
@@ -236,7 +272,7 @@ class Predictor:
     ) -> list[Explanation]:
         """Return an explanation of each record of a data set, in order; Raises as `explain` does."""
         reads = ((record.image_id, partial(source.read, record)) for record in records)
-        return list(self._explain(reads, asked, advance=advance))
+        return list(self.torch.explain(reads, asked, advance=advance))
 
     def explain_files(
         self,
@@ -251,18 +287,7 @@ class Predictor:
         Folders and `advance` are as of `predict_files`; Raises ArgumentError as `explain` does.
         """
         reads = ((str(path), partial(_read_file, path)) for path in list_images(paths))
-        return self._explain(reads, asked, unreadable=unreadable, advance=advance)
-
-    def _explain(
-        self, reads: Iterable[tuple[str, Callable[[], Image.Image]]], asked: Asked, **options: Any
-    ) -> Iterator[Explanation]:
-        if self.views != PLAIN:
-            raise ArgumentError(
-                f"what is explained is the plain view, not views={self.views!r}: load the bundle without views"
-            )
-        return explain_each(
-            reads, bundle=self.bundle, model=self.model, device=self.device, question=Question(**asked), **options
-        )
+        return self.torch.explain(reads, asked, unreadable=unreadable, advance=advance)
 
     def _read_files(
         self,
@@ -271,12 +296,12 @@ class Predictor:
         *,
         batch_size: int,
         advance: Callable[[int], None] | None,
-    ) -> Iterator[tuple[list[str], list[Tensor]]]:
+    ) -> Iterator[tuple[list[str], list[Any]]]:
         """Yield batches of the files that can be read, as names and tensors; `unreadable` is filled with the others."""
 
-        def prepare(path: Path) -> Tensor | str:
+        def prepare(path: Path) -> Any:
             try:
-                return self._prepare(partial(_read_file, path))
+                return self.engine.prepare(partial(_read_file, path))
             except DataError as error:
                 return str(error)
 
@@ -290,67 +315,10 @@ class Predictor:
                 if advance is not None:
                     advance(len(batch))
 
-    def _prepare(self, read: Callable[[], Image.Image]) -> Tensor:
-        """Return the RGB image that `read` gives, resized, (3, h, w) uint8."""
-        return read_resized(read, self.preprocessing)
-
-    def _forward(self, tensors: Sequence[Tensor]) -> _Outputs:
-        """Return logits (B, C) and embeddings (B, D), averaged over the views."""
-        images = torch.stack(list(tensors)).to(self.device)  # (B, 3, h, w) uint8
-        with evaluation_mode(self.model), torch.inference_mode():
-            outputs: list[ModelOutput] = [self.model(cut(images)) for cut in self._cuts.values()]
-        logits = torch.stack([output.logits for output in outputs], dim=1).float().cpu().numpy()  # (B, V, C)
-        embeddings = torch.stack([output.embedding for output in outputs], dim=1).float().cpu().numpy()  # (B, V, D)
-        return joint_logits(logits), embeddings.mean(axis=1)
-
-    def _check(self, top: int, sets: SetRule | None, rule: AnswerRule | None) -> _Ask:
-        """Return what is asked for, with the thresholds of the rule."""
-        _check_top(top)
-        if sets is None and rule is None:
-            return _Ask(top)
-        if self.views != PLAIN:
-            raise ArgumentError(
-                f"what is promised was calibrated on the plain view, and does not hold for views={self.views!r}: "
-                "leave out either (--views)"
-            )
-        calibration = check_calibration(self.bundle.calibration, keep_rate=self.model.keep_rate)
-        if sets is not None:  # raises for a bad rule
-            calibration.sets(np.ones((1, len(self.class_names))) / len(self.class_names), sets)
-        return _Ask(top, sets, None if rule is None else find_thresholds(calibration, rule, self.bundle.taxonomy))
-
-    def _rank(self, image_ids: Sequence[str], outputs: _Outputs, ask: _Ask) -> list[Ranked]:
-        logits, embeddings = outputs
-        calibration = self.bundle.calibration
-        probabilities = told_probabilities(logits, calibration)
-        ranks = rank_classes(logits)
-        is_told = np.broadcast_to(np.arange(ranks.shape[1]) < ask.top, ranks.shape)
-        if calibration is not None and ask.sets is not None:
-            is_told = np.take_along_axis(calibration.sets(probabilities, ask.sets), ranks, axis=1)
-        answers: Sequence[Answer | None] = [None] * len(logits)
-        if calibration is not None and ask.thresholds is not None:
-            answers = find_answers(
-                logits,
-                embeddings,
-                calibration=calibration,
-                thresholds=ask.thresholds,
-                class_names=self.class_names,
-                taxonomy=self.bundle.taxonomy,
-            )
-        order = [row[told] for row, told in zip(ranks, is_told, strict=True)]
-        return [
-            Ranked(
-                image_id=image_id,
-                class_names=tuple(self.class_names[label] for label in labels),
-                probabilities=tuple(float(row[label]) for label in labels),
-                answer=answer,
-            )
-            for image_id, row, labels, answer in zip(image_ids, probabilities, order, answers, strict=True)
-        ]
-
-    def _rank_together(self, names: Sequence[str], outputs: Sequence[_Outputs], *, top: int) -> Ranked:
+    def _rank_together(self, names: Sequence[str], outputs: Sequence[Outputs], *, top: int) -> Ranked:
         logits, embeddings = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
         joint = joint_logits(logits)[None], embeddings.mean(axis=0)[None]  # (1, C) and (1, D)
-        (ranked,) = self._rank([_describe_all(names)], joint, _Ask(top))
+        (ranked,) = self.ranking.rank([_describe_all(names)], joint, Ask(top))
         return replace(ranked, photographs=tuple(names))
 
 
@@ -390,8 +358,3 @@ def _describe_all(names: Sequence[str]) -> str:
 def _cut(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _check_top(top: int) -> None:
-    if top < 1:
-        raise ArgumentError(f"top={top} must be 1 or more: how many classes to name")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+PLAIN = "plain"  # the view of an image that everything is told of: its centre
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A named rectangle, its sides as fractions of the image's width and height in [0, 1]."""

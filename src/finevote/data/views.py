@@ -10,9 +10,8 @@ from torchvision.transforms.v2 import functional as F
 
 from finevote.data.transforms import to_model_scale
 from finevote.errors import ArgumentError, suggest
-from finevote.types import Preprocessing
+from finevote.types import PLAIN, Preprocessing
 
-PLAIN = "plain"
 Cut = Callable[[Tensor], Tensor]
 
 CENTRE = "centre"

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from finevote.data.views import PLAIN, VIEWS
+from finevote.data.views import VIEWS
 from finevote.evaluation.figure import Figure, percent, points, share_of
 from finevote.evaluation.fusion import joint_logits
 from finevote.evaluation.paired import Estimate, holm, paired_bootstrap, paired_test
-from finevote.types import Predictions
+from finevote.types import PLAIN, Predictions
 
 
 class ViewsRow(NamedTuple):

@@ -16,6 +16,7 @@ from finevote.measure.saved import is_saved
 from finevote.predictor import Predictor, find_bundle
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
+from finevote.torch_engine import TorchEngine
 from finevote.types import DataSource, Taxonomy
 
 
@@ -57,7 +58,7 @@ def calibrate_run(run: Path | str, *, data: str | Path | None = None, taxonomy: 
     source = open_split(folder, bundle, split="val", data=data)
     if given is None and bundle.taxonomy is None:
         given = source.taxonomy
-    predictor = Predictor(bundle, device="auto")
+    predictor = Predictor(TorchEngine(bundle, device="auto"))
     after = calibration_of(predictor, source)
     record_calibration(place, after, taxonomy=given)
     sha256 = bundle.manifest.files[WEIGHTS_NAME].sha256

@@ -10,7 +10,7 @@ from pathlib import Path
 from finevote.bundle.manifest import WEIGHTS_NAME, Manifest, read_manifest
 from finevote.bundle.read import Bundle, read_beside_model
 from finevote.data.images import check_images, without
-from finevote.data.views import PLAIN, view_cuts
+from finevote.data.views import view_cuts
 from finevote.errors import FinevoteError
 from finevote.evaluation.calibrator import Calibration
 from finevote.evaluation.measurement import Measurement
@@ -26,7 +26,7 @@ from finevote.predictor import Predictor, find_bundle
 from finevote.probe.run import ask_probes
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
-from finevote.types import DataSource, Predictions
+from finevote.types import PLAIN, DataSource, Predictions
 
 _logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finevote.bundle.manifest import WEIGHTS_NAME, Manifest
-from finevote.data.views import CENTRE, PLAIN, View, views_of
+from finevote.data.views import CENTRE, View, views_of
 from finevote.errors import RunError
 from finevote.evaluation.faithfulness import FaithfulnessCurves, save_curves
 from finevote.evaluation.measurement import Measurement
@@ -19,7 +19,7 @@ from finevote.measure.faithfulness import kept_curves
 from finevote.measure.opening import count_openings
 from finevote.measure.sections import draw_sections
 from finevote.run_folder import RunFolder
-from finevote.types import Predictions
+from finevote.types import PLAIN, Predictions
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from finevote.bundle.manifest import WEIGHTS_NAME
 from finevote.data.images import find_unreadable, without
 from finevote.errors import ArgumentError, DataError
 from finevote.evaluation.cka import FEWEST_IMAGES, cka_map, minibatch_cka_map
-from finevote.evaluation.predict import subject_names
+from finevote.evaluation.rows import subject_names
 from finevote.explanation.figures import save_figure
 from finevote.explanation.similarity import Part, budget_lines, cka_maps, vote_shares
 from finevote.files import atomic_write, storage_errors

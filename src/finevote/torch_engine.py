@@ -1,0 +1,112 @@
+"""A bundle's model as an engine of `Predictor`: photographs as tensors, logits out, in PyTorch."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from finevote.build import build_eval_loader
+from finevote.bundle.read import Bundle
+from finevote.data.transforms import read_resized
+from finevote.data.views import as_resized, view_cuts
+from finevote.devices import find_device
+from finevote.errors import ArgumentError
+from finevote.evaluation.fusion import joint_logits
+from finevote.evaluation.predict import evaluation_mode, predict
+from finevote.evaluation.ranking import Outputs, Ranking
+from finevote.explaining import Asked, Question, explain_each
+from finevote.explanation.explained import Explanation
+from finevote.types import PLAIN, DataSource, ModelOutput, Predictions
+
+
+class TorchEngine:
+    """Runs a bundle's model.
+
+    Args:
+        bundle: as `load_bundle` gives it.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU where there is one.
+        views: of each photograph that outputs are averaged over: "plain", "flip", "five-crop" or "ten-crop".
+        keep_rate: share of patches that each reducing layer keeps (docs/method.md, 10); None for the bundle's.
+
+    Raises:
+        ArgumentError: there is no such device, there are no such views, or the model cannot keep patches at that rate.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: torch.device | str = "cpu",
+        views: str = PLAIN,
+        keep_rate: float | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.preprocessing = bundle.preprocessing
+        self.device = find_device(device)
+        self.model = bundle.model.to(self.device).eval()
+        self.views = views
+        self._cuts = view_cuts(bundle.preprocessing, views=views)
+        if keep_rate is not None:
+            self.model.set_keep_rate(keep_rate)
+
+    @property
+    def ranking(self) -> Ranking:
+        """What turns logits into answers, at the keep rate that the model has now."""
+        bundle = self.bundle
+        return Ranking(
+            class_names=bundle.class_names,
+            calibration=bundle.calibration,
+            taxonomy=bundle.taxonomy,
+            keep_rate=self.model.keep_rate,
+            views=self.views,
+        )
+
+    def prepare(self, read: Callable[[], Image.Image]) -> Tensor:
+        """Return the RGB image that `read` gives, resized, (3, h, w) uint8."""
+        return read_resized(read, self.preprocessing)
+
+    def forward(self, prepared: Sequence[Tensor]) -> Outputs:
+        """Return logits (B, C) and embeddings (B, D), averaged over the views."""
+        images = torch.stack(list(prepared)).to(self.device)  # (B, 3, h, w) uint8
+        with evaluation_mode(self.model), torch.inference_mode():
+            outputs: list[ModelOutput] = [self.model(cut(images)) for cut in self._cuts.values()]
+        logits = torch.stack([output.logits for output in outputs], dim=1).float().cpu().numpy()  # (B, V, C)
+        embeddings = torch.stack([output.embedding for output in outputs], dim=1).float().cpu().numpy()  # (B, V, D)
+        return joint_logits(logits), embeddings.mean(axis=1)
+
+    def predict_records(
+        self,
+        source: DataSource,
+        split: str,
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        views: str = PLAIN,
+        advance: Callable[[int], None] | None = None,
+    ) -> Predictions:
+        """Return the predictions of a split, as `Predictor.predict_records` has them."""
+        records = source.splits[split]
+        loader = build_eval_loader(
+            records,
+            read=source.read,
+            preprocessing=self.preprocessing,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            transform=None if views == PLAIN else as_resized,
+        )
+        cuts = None if views == PLAIN else view_cuts(self.preprocessing, views=views)
+        return predict(self.model, loader, records=records, device=self.device, advance=advance, views=cuts)
+
+    def explain(
+        self, reads: Iterable[tuple[str, Callable[[], Image.Image]]], asked: Asked, **options: Any
+    ) -> Iterator[Explanation]:
+        """Return an iterator over explanations, as `explain_each` has them."""
+        if self.views != PLAIN:
+            raise ArgumentError(
+                f"what is explained is the plain view, not views={self.views!r}: load the bundle without views"
+            )
+        return explain_each(
+            reads, bundle=self.bundle, model=self.model, device=self.device, question=Question(**asked), **options
+        )
