@@ -42,7 +42,7 @@ def model_input(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDAr
     top, left = (round((whole - kept) / 2.0) for whole, kept in zip(pixels.shape[-3:-1], (rows, columns), strict=True))
     view = np.moveaxis(pixels[..., top : top + rows, left : left + columns, :], -1, -3)
     mean, std = (_column(values) for values in (preprocessing.mean, preprocessing.std))
-    scaled: NDArray[Any] = view.astype(np.float32) / np.float32(255)
+    scaled: NDArray[Any] = view.astype(np.float32) * np.float32(1.0 / 255)  # as torchvision does
     return np.asarray((scaled - mean) / std, np.float32)
 
 
