@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from finevote.config import Config, list_recipes, load_config
     from finevote.data.registry import open_source
     from finevote.errors import FinevoteError
+    from finevote.explanation.explained import Explanation
     from finevote.losses.triplet import batch_hard_triplet
     from finevote.measure.evaluate import evaluate
     from finevote.model import FineGrainedClassifier
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOME = {  # public name -> module : what it is called there
     "Config": "finevote.config:Config",
+    "Explanation": "finevote.explanation.explained:Explanation",
     "FineGrainedClassifier": "finevote.model:FineGrainedClassifier",
     "FinevoteError": "finevote.errors:FinevoteError",
     "Predictor": "finevote.predictor:Predictor",
@@ -42,6 +44,7 @@ _HOME = {  # public name -> module : what it is called there
 
 __all__ = [
     "Config",
+    "Explanation",
     "FineGrainedClassifier",
     "FinevoteError",
     "Predictor",

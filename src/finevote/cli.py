@@ -16,6 +16,7 @@ from finevote.cli_bench import bench
 from finevote.cli_calibrate import calibrate
 from finevote.cli_data import data_app
 from finevote.cli_evaluate import evaluate, figure
+from finevote.cli_explain import explain
 from finevote.cli_export import export
 from finevote.cli_options import HoldOutOption, SkipBadOption, hold_out_setting
 from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
@@ -315,6 +316,7 @@ def backbones(
 
 app.command()(evaluate)
 app.command()(predict)
+app.command()(explain)
 app.command()(figure)
 app.command()(probe)
 app.command()(bench)

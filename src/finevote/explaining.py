@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from finevote.bundle.read import Bundle
+from finevote.data.given import Photograph
 from finevote.data.images import enough_pixels
 from finevote.data.transforms import eval_transform, read_resized
 from finevote.errors import ArgumentError, DataError, suggest
@@ -29,8 +30,6 @@ from finevote.voting.head import PlacedTokens, gather_forwarded
 
 COVERAGE, FALSE_ALARMS = 0.9, 0.05  # where the bundle can promise them
 SHOWN_PX = 1024
-
-Read = Callable[[], Image.Image]
 
 
 class Asked(TypedDict, total=False):
@@ -81,6 +80,7 @@ class _Look(NamedTuple):
     image_id: str
     shown: Image.Image
     resized: Tensor
+    true_name: str | None
 
 
 def check_question(bundle: Bundle, model: FineGrainedClassifier, question: Question) -> _Promises:
@@ -125,7 +125,7 @@ def check_question(bundle: Bundle, model: FineGrainedClassifier, question: Quest
 
 
 def explain_each(
-    photographs: Iterable[tuple[str, Read]],
+    photographs: Iterable[Photograph],
     *,
     bundle: Bundle,
     model: FineGrainedClassifier,
@@ -135,7 +135,7 @@ def explain_each(
     unreadable: dict[str, str] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[Explanation]:
-    """Return an iterator over explanations of photographs, each a name and a function that reads it, in order.
+    """Return an iterator over the explanations of photographs, in order.
 
     What cannot be read is entered in `unreadable` with its reason and passed over; without that it is an error.
     `advance` is called with the number of photographs just done.
@@ -159,26 +159,26 @@ def explain_each(
     return explanations()
 
 
-def _look_at(batch: Sequence[tuple[str, Read]], bundle: Bundle, unreadable: dict[str, str] | None) -> list[_Look]:
+def _look_at(batch: Sequence[Photograph], bundle: Bundle, unreadable: dict[str, str] | None) -> list[_Look]:
     looks = []
-    for image_id, read in batch:
+    for photograph in batch:
         try:
-            looks.append(_look(image_id, read, bundle))
+            looks.append(_look(photograph, bundle))
         except DataError as error:
             if unreadable is None:
                 raise
-            unreadable[image_id] = str(error)
+            unreadable[photograph.image_id] = str(error)
     return looks
 
 
-def _look(image_id: str, read: Read, bundle: Bundle) -> _Look:
+def _look(photograph: Photograph, bundle: Bundle) -> _Look:
     with enough_pixels((SHOWN_PX, SHOWN_PX) if bundle.preprocessing.decoding == "fast" else None):
-        whole = read()
+        whole = photograph.read()
     is_exact = bundle.preprocessing.decoding == "exact"
-    resized = read_resized((lambda: whole) if is_exact else read, bundle.preprocessing)
+    resized = read_resized((lambda: whole) if is_exact else photograph.read, bundle.preprocessing)
     shown = whole.copy()
     shown.thumbnail((SHOWN_PX, SHOWN_PX), Image.Resampling.LANCZOS)
-    return _Look(image_id, shown, resized)
+    return _Look(photograph.image_id, shown, resized, photograph.true_name)
 
 
 def _explain(
@@ -214,6 +214,7 @@ def _explain(
             verdict=verdicts[row],
             contrast=_contrast(model, trunk, row, ranks[row], bundle=bundle, question=question),
             notes=promises.notes,
+            true_name=look.true_name,
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from finevote.bundle.manifest import MANIFEST_NAME
-from finevote.data.given import ImageLike, name_of, open_given
+from finevote.data.given import ImageLike, Photograph, name_of, open_given
 from finevote.data.images import read_image
 from finevote.data.listing import folder_problem, list_images
 from finevote.errors import ArgumentError, BundleError, DataError
@@ -259,7 +259,7 @@ class Predictor:
 
     def explain_all(self, images: Sequence[ImageLike], **asked: Unpack[Asked]) -> list[Explanation]:
         """Return an explanation of each image, in order; Raises as `explain` does, at the first that fails."""
-        reads = ((name_of(image, number), partial(open_given, image)) for number, image in enumerate(images))
+        reads = (Photograph(name_of(image, n), partial(open_given, image)) for n, image in enumerate(images))
         return list(self.torch.explain(reads, asked))
 
     def explain_records(
@@ -271,7 +271,8 @@ class Predictor:
         **asked: Unpack[Asked],
     ) -> list[Explanation]:
         """Return an explanation of each record of a data set, in order; Raises as `explain` does."""
-        reads = ((record.image_id, partial(source.read, record)) for record in records)
+        names = source.class_names
+        reads = (Photograph(r.image_id, partial(source.read, r), names[r.label]) for r in records)
         return list(self.torch.explain(reads, asked, advance=advance))
 
     def explain_files(
@@ -286,7 +287,7 @@ class Predictor:
 
         Folders and `advance` are as of `predict_files`; Raises ArgumentError as `explain` does.
         """
-        reads = ((str(path), partial(_read_file, path)) for path in list_images(paths))
+        reads = (Photograph(str(path), partial(_read_file, path)) for path in list_images(paths))
         return self.torch.explain(reads, asked, unreadable=unreadable, advance=advance)
 
     def _read_files(

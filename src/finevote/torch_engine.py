@@ -9,6 +9,7 @@ from torch import Tensor
 
 from finevote.build import build_eval_loader
 from finevote.bundle.read import Bundle
+from finevote.data.given import Photograph
 from finevote.data.transforms import read_resized
 from finevote.data.views import as_resized, view_cuts
 from finevote.devices import find_device
@@ -99,14 +100,12 @@ class TorchEngine:
         cuts = None if views == PLAIN else view_cuts(self.preprocessing, views=views)
         return predict(self.model, loader, records=records, device=self.device, advance=advance, views=cuts)
 
-    def explain(
-        self, reads: Iterable[tuple[str, Callable[[], Image.Image]]], asked: Asked, **options: Any
-    ) -> Iterator[Explanation]:
+    def explain(self, photographs: Iterable[Photograph], asked: Asked, **options: Any) -> Iterator[Explanation]:
         """Return an iterator over explanations, as `explain_each` has them."""
         if self.views != PLAIN:
             raise ArgumentError(
                 f"what is explained is the plain view, not views={self.views!r}: load the bundle without views"
             )
         return explain_each(
-            reads, bundle=self.bundle, model=self.model, device=self.device, question=Question(**asked), **options
+            photographs, bundle=self.bundle, model=self.model, device=self.device, question=Question(**asked), **options
         )

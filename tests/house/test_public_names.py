@@ -9,6 +9,7 @@ from tests.house.repository import PACKAGE
 
 PUBLIC = {
     "Config",
+    "Explanation",
     "FineGrainedClassifier",
     "FinevoteError",
     "Predictor",

@@ -1,7 +1,8 @@
 """What may be given for a photograph: a path, a PIL image, an array of pixels."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,14 @@ from finevote.data.images import read_image, upright_rgb
 from finevote.errors import ArgumentError, DataError
 
 ImageLike = Image.Image | Path | str | NDArray[np.uint8]
+
+
+class Photograph(NamedTuple):
+    """A photograph that is still to be read, and its true class where that is known."""
+
+    image_id: str
+    read: Callable[[], Image.Image]
+    true_name: str | None = None
 
 
 def open_given(image: ImageLike) -> Image.Image:

@@ -119,7 +119,8 @@ class Explanation:
 
     `photograph` is the image upright and in its own proportions, at most 1,024 px a side; `view` the part of it that
     the model sees, on which the patches of `votes` lie. `prediction_set` and `verdict` are None where the bundle has
-    no calibration that holds, and `notes` say why. `evidence` is of the likeliest class and the runner-up, empty
+    no calibration that holds, and `notes` say why. `true_name` is the true
+    class where it is known. `evidence` is of the likeliest class and the runner-up, empty
     without a gallery in the bundle; `contrast` is None unless it was asked for.
     """
 
@@ -134,6 +135,7 @@ class Explanation:
     contrast: Contrast | None = None
     evidence: tuple[Evidence, ...] = ()
     notes: tuple[str, ...] = ()
+    true_name: str | None = None
 
     @property
     def class_name(self) -> str:

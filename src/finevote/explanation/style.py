@@ -19,6 +19,7 @@ GRID = "#e4e7eb"
 RIGHT = "#0072B2"  # blue and vermillion of Okabe and Ito stay apart for colour-blind readers
 WRONG = "#D55E00"
 VOTE = "#F0E442"
+VOTE_MAP = "viridis"  # of matplotlib; its order is seen by colour-blind readers and in grey
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 TICK, CROSS = "\N{CHECK MARK}", "\N{BALLOT X}"
 

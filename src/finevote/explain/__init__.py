@@ -1,0 +1,1 @@
+"""Photographs of a run explained: a figure and its numbers for each, as files."""
