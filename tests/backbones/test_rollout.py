@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from finevote.backbones import rollout
 from finevote.backbones.rollout import add_layer, attention_rollout, mean_attention
 from finevote.backbones.timm_vit import TimmVit
 from tests.backbones.families import FAMILIES, make_vit
@@ -92,3 +93,22 @@ def test_short_dtypes_are_computed_in_float32_also_under_autocast(dtype):
 def test_what_is_rolled_out_has_no_gradient():
     backbone = TimmVit(make_vit("plain")).eval()
     assert not attention_rollout(backbone, torch.randn(1, 3, *backbone.image_size)).requires_grad
+
+
+def test_many_tokens_are_rolled_out_a_few_images_at_a_time(monkeypatch):
+    backbone = TimmVit(make_vit("dinov2, registers")).eval()
+    images = torch.randn(5, 3, *backbone.image_size)
+    whole = attention_rollout(backbone, images)
+    seen = []
+    monkeypatch.setattr(rollout, "_NUM_ENTRIES", 2 * 14**2)  # CLS, four registers and nine patches
+    monkeypatch.setattr(backbone.embedding, "forward", watched(backbone.embedding.forward, seen))
+    torch.testing.assert_close(attention_rollout(backbone, images), whole)
+    assert seen == [2, 2, 1]
+
+
+def watched(forward, seen):
+    def call(images):
+        seen.append(len(images))
+        return forward(images)
+
+    return call

@@ -151,7 +151,7 @@ class TestFigures:
         section = measure_faithfulness(found, predictions_of(found))
         pairs = {(row.order, row.versus) for row in section.differences}
         assert pairs == {("rollout", "random")}
-        assert section.headline().startswith("patches by rollout")
+        assert section.headline().startswith("patches named by rollout")
 
     def test_few_images_or_subjects_show_nothing(self):
         found = shifted(curves(9), "votes", -0.1)

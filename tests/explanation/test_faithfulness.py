@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from finevote.explanation.faithfulness import Band, Panel, faithfulness_plot
 from tests.explanation.extents import is_within, overlapping
@@ -34,6 +35,14 @@ def test_an_order_looks_the_same_whatever_stands_beside_it():
     for label in ("random 0.500", "rollout 0.500"):
         assert first[label].get_color() == second[label].get_color()
         assert first[label].get_linestyle() == second[label].get_linestyle()
+
+
+def test_low_probabilities_fill_the_plot_and_no_panel_has_a_scale_of_its_own():
+    low = panel(("random", "rollout"))
+    bands = {name: Band(*(np.asarray(values) / 4 for values in band[:3]), 0.1) for name, band in low.curves.items()}
+    figure = drawn(low._replace(curves=bands), low._replace(curves=bands))
+    assert [axes.get_ylim()[1] for axes in figure.axes] == [pytest.approx(1.15 * 1.05 / 4)] * 2
+    assert drawn(low).axes[0].get_ylim() == (0, 1.005)
 
 
 def test_texts_lie_within_the_figure_and_apart():

@@ -6,28 +6,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_NUM_ENTRIES = 2**25  # of the matrices of all images at once: 128 MiB each
+
 
 @torch.no_grad()
 def attention_rollout(backbone: Any, images: Tensor) -> Tensor:
     """Return the CLS row of the rollout of all layers, (B, P) float32; prefix tokens are left out, not renormalised.
 
     It is a pass of its own, in which every block sees every token: no patch leaves, and nobody votes. A summary token
-    listens and is never heard, so its column is zero.
+    listens and is never heard, so its column is zero. Where there are many tokens, few images are passed at once.
 
     Args:
         backbone: gives `embed`, `layers` and `num_prefix`; of a voting classifier the trunk, in evaluation mode.
         images: (B, 3, rows, columns), normalised.
     """
-    num_prefix = backbone.num_prefix
-    tokens = backbone.embed(images)  # (B, N, D)
-    num_images, num_tokens, _ = tokens.shape
-    rolled = torch.eye(num_tokens, device=tokens.device).expand(num_images, -1, -1)  # (B, N, N)
-    for layer in backbone.layers:
-        reading = layer.read(tokens, num_prefix=num_prefix, with_rows=False)
-        matrix = mean_attention(reading.heads.queries, reading.heads.keys, scale=layer.attn.scale)  # (B, N, n)
-        rolled = add_layer(rolled, F.pad(matrix, (num_tokens - matrix.shape[2], 0)).to(rolled.dtype))
-        tokens = layer.write(reading)
-    return rolled[:, 0, num_prefix:]
+    num_tokens = backbone.num_prefix + backbone.num_patches
+    parts = images.split(max(1, _NUM_ENTRIES // num_tokens**2))  # type: ignore[no-untyped-call]
+    return torch.cat([_roll_out(backbone, part) for part in parts])
 
 
 def add_layer(rolled: Tensor, attention: Tensor) -> Tensor:
@@ -64,3 +59,16 @@ def mean_attention(queries: Tensor, keys: Tensor, *, scale: float) -> Tensor:
             scores = queries[:, head].to(dtype) @ keys[:, head].to(dtype).mT * scale  # (B, N, n)
             total += scores.softmax(-1)
     return total / num_heads
+
+
+def _roll_out(backbone: Any, images: Tensor) -> Tensor:
+    num_prefix = backbone.num_prefix
+    tokens = backbone.embed(images)  # (B, N, D)
+    num_images, num_tokens, _ = tokens.shape
+    rolled = torch.eye(num_tokens, device=tokens.device).expand(num_images, -1, -1)  # (B, N, N)
+    for layer in backbone.layers:
+        reading = layer.read(tokens, num_prefix=num_prefix, with_rows=False)
+        matrix = mean_attention(reading.heads.queries, reading.heads.keys, scale=layer.attn.scale)  # (B, N, n)
+        rolled = add_layer(rolled, F.pad(matrix, (num_tokens - matrix.shape[2], 0)).to(rolled.dtype))
+        tokens = layer.write(reading)
+    return rolled[:, 0, num_prefix:]

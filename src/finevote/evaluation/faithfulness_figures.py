@@ -74,7 +74,7 @@ class Faithfulness:
     def headline(self) -> str:
         """Return in a few words what deletion shows of the first order beside random ones."""
         row = next(row for row in self.differences if row.kind == DELETION and row.versus == RANDOM)
-        named = "voted patches" if row.order == VOTES else f"patches {_PHRASES[row.order]}"
+        named = "voted patches" if row.order == VOTES else f"patches named {_PHRASES[row.order]}"
         if row.shown == NOTHING:
             return f"{named} and random ones: {NOTHING}"
         return f"{named} matter {'more' if row.shown == BETTER else 'less'} than random ones"

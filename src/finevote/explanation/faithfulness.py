@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter
 
 from finevote.explanation import style
 
-_LEFT_IN, _TOP_IN, _WIDTH_IN, _HEIGHT_IN, _GAP_IN = 0.8, 2.1, 3.9, 3.0, 0.75
+_LEFT_IN, _TOP_IN, _WIDTH_IN, _HEIGHT_IN, _GAP_IN = 0.8, 1.9, 3.9, 3.0, 0.75
 _HEADING_IN, _LINE_IN = 0.9, 0.2
 _COLORS = {"votes": style.SERIES[0], "rollout": style.SERIES[1], "random": style.MUTED}
 _DASHES: Mapping[str, str | tuple[int, tuple[float, float]]] = {
@@ -47,15 +47,16 @@ def faithfulness_plot(panels: Sequence[Panel], shares: Sequence[float], *, title
     width_in = len(panels) * _WIDTH_IN + (len(panels) - 1) * _GAP_IN
     figure = style.new_figure(_LEFT_IN + width_in + 0.3, _TOP_IN + _HEIGHT_IN + 0.65)
     style.add_heading(figure, title, subtitle, left_in=_LEFT_IN, width_in=width_in)
+    highest = max(max(band.high) for panel in panels for band in panel.curves.values())
     for number, panel in enumerate(panels):
         left_in = _LEFT_IN + number * (_WIDTH_IN + _GAP_IN)
-        _draw(figure, panel, shares, left_in=left_in)
+        _draw(figure, panel, shares, left_in=left_in, highest=highest)
     label = "probability of the class it names"
     figure.axes[0].set_ylabel(label, fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
     return figure
 
 
-def _draw(figure: Figure, panel: Panel, shares: Sequence[float], *, left_in: float) -> None:
+def _draw(figure: Figure, panel: Panel, shares: Sequence[float], *, left_in: float, highest: float) -> None:
     heading = style.fit_text(panel.heading, width_in=_WIDTH_IN, max_lines=1, size=style.TEXT_PT, bold=True)
     style.add_text(figure, heading, left_in, _HEADING_IN, bold=True)
     for number, line in enumerate(panel.lines, start=1):
@@ -73,7 +74,7 @@ def _draw(figure: Figure, panel: Panel, shares: Sequence[float], *, left_in: flo
             linewidth=1.9,
             label=f"{name} {band.area:.3f}",
         )
-    axes.set(xlim=(0, 1), ylim=(0, 1.005))
+    axes.set(xlim=(0, 1), ylim=(0, min(1.005, 1.15 * highest)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("patches changed", fontproperties=style.font(style.SMALL_PT), color=style.MUTED)
