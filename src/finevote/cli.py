@@ -22,6 +22,7 @@ from finevote.cli_options import HoldOutOption, SkipBadOption, hold_out_setting
 from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
 from finevote.cli_predict import predict
 from finevote.cli_probe import probe
+from finevote.cli_report import report, report_of_fit
 from finevote.cli_similarity import similarity
 from finevote.cli_speed import tune_speed
 from finevote.cli_study import ablate, compare, sweep
@@ -165,6 +166,7 @@ def fit(
         run = training.fit(config, data, out=out, devices=devices, skip_bad=skip_bad)
     if is_first:
         typer.echo(_next_steps(run))
+        report_of_fit(run)
 
 
 def _next_steps(run: Path) -> str:
@@ -173,7 +175,7 @@ def _next_steps(run: Path) -> str:
     folder = RunFolder(run)
     split = "" if "val" in folder.read_json(folder.split_json)["splits"] else " --split test"
     return (
-        f"next: finevote evaluate {run}{split}\n      finevote figure {run}{split}\n"
+        f"next: finevote evaluate {run}{split}\n      finevote report {run}{split}\n"
         f"      finevote predict {run} PHOTOGRAPHS"
     )
 
@@ -318,6 +320,7 @@ app.command()(evaluate)
 app.command()(predict)
 app.command()(explain)
 app.command()(figure)
+app.command()(report)
 app.command()(probe)
 app.command()(bench)
 app.command("tune-speed")(tune_speed)

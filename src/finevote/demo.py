@@ -11,7 +11,7 @@ from rich.table import Table
 
 from finevote.config import Config, load_config
 from finevote.data.registry import open_source
-from finevote.errors import RunError
+from finevote.errors import FinevoteError, RunError
 from finevote.evaluation.controls import color_histogram_accuracy
 from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.report import Report
@@ -19,6 +19,7 @@ from finevote.explanation.figures import contact_sheet, save_figure
 from finevote.files import atomic_write
 from finevote.measure.evaluate import evaluate
 from finevote.measure.examples import draw_examples
+from finevote.report.run import write_report
 from finevote.run_folder import next_run_path
 from finevote.study.ablate import PLAIN
 from finevote.training.fit import fit
@@ -69,6 +70,7 @@ def run_demo(out: Path | None = None) -> Path:
     console.print("", _table(figures))
     console.print(_vote_sentence(figures.voting), "\n")
     examples = draw_examples(folder / "voting", split="test")
+    _write_report(console, folder / "voting")
     _print_next(console, folder, pictures=[birds, folder / "voting" / "curves.png", examples])
     return folder
 
@@ -145,6 +147,16 @@ def _as_dict(figures: DemoFigures) -> dict[str, object]:
         "color_histogram_top_1": figures.color_histogram,
         "training_s": {"voting": figures.voting_s, "plain": figures.plain_s},
     }
+
+
+def _write_report(console: Console, run: Path) -> None:
+    """Write the run's report; what goes wrong is told, and nothing else is lost by it."""
+    try:
+        written = write_report(run, split="test")
+    except (FinevoteError, OSError) as error:
+        console.print(f"the report is left out: {error}", markup=False, soft_wrap=True)
+    else:
+        console.print(f"Report, for a browser:\n  {written.path}", markup=False, soft_wrap=True)
 
 
 def _print_next(console: Console, folder: Path, *, pictures: Sequence[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,17 +52,11 @@ def compare(
         DataError: the runs are of different data, splits or labels.
         RunError: one is no finished run, or `out` exists.
     """
-    paths = [Path(run) for run in runs]
-    if len(paths) < 2:
-        raise ArgumentError("there is nothing to compare: give at least two runs")
-    if out is not None and out.exists():
+    if len(runs) > 1 and out is not None and out.exists():
         raise RunError(f"{out} already exists: give another --out, or delete it")
-    measured = load_measured(paths, split=split, data=data)
-    contestants = by_recipe(measured)
-    summary = contestants if len(contestants) == 1 else []
-    contestants = apart(measured) if summary else contestants
-    album = open_album(paths[0], split=split, data=data)
-    comparison = compare_contestants(contestants, split=split, album=album, summary=summary)
+    lined = line_up(runs, split=split, data=data)
+    contestants, album = lined.contestants, lined.album
+    comparison = compare_contestants(contestants, split=split, album=album, summary=lined.summary)
     if on_comparison is not None:
         on_comparison(comparison)
     folder = out or next_run_path(Path("runs"), "compare")
@@ -70,6 +65,25 @@ def compare(
     if isinstance(album, Album):
         _draw_flips(contestants, album, folder)
     return comparison, folder
+
+
+class LineUp(NamedTuple):
+    """Contestants on the same images, those that only get a standing, and the images, or why they cannot be had."""
+
+    contestants: Sequence[Contestant]
+    summary: Sequence[Contestant]
+    album: Album | str
+
+
+def line_up(runs: Sequence[Path | str], *, split: str, data: str | Path | None = None) -> LineUp:
+    """Return several runs as contestants; what has not been measured is measured. Raises as `compare` does."""
+    paths = [Path(run) for run in runs]
+    if len(paths) < 2:
+        raise ArgumentError("there is nothing to compare: give at least two runs")
+    measured = load_measured(paths, split=split, data=data)
+    contestants = by_recipe(measured)
+    album = open_album(paths[0], split=split, data=data)
+    return LineUp(apart(measured), contestants, album) if len(contestants) == 1 else LineUp(contestants, (), album)
 
 
 def compare_contestants(

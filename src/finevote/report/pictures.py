@@ -1,0 +1,95 @@
+"""What people look at first: pairs that are mistaken for each other, and the best, worst and most doubtful images."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from finevote.report.blocks import Block, Cell, Column, Gallery, Note, Pair, Pairs, Section, Table
+from finevote.report.choose import Chosen, Mistake, choose, choose_mistakes
+from finevote.report.material import Material, pairs_of
+from finevote.report.photographs import Shelf, photograph
+from finevote.report.text import count
+
+NUM_PAIRS, NUM_OF_EACH = 8, 8
+_KINDS = {
+    "worst": ("Sure and wrong", "Surest of a wrong name: is the label right, and what did it look at?"),
+    "doubtful": ("In doubt", "The two likeliest classes are closest together."),
+    "best": ("Sure and right", "Surest of the right name, one image of each class first."),
+}
+
+
+def pictures(material: Material) -> list[Section]:
+    """Return the confused pairs, and the best, worst and most doubtful images, none of which is shown twice."""
+    mistakes = choose_mistakes(material.predictions, pairs_of(material), material.probabilities, limit=NUM_PAIRS)
+    shown = {row for one in mistakes for row in (one.row, one.of_predicted, one.of_true) if row is not None}
+    chosen = choose(material.probabilities, material.predictions.labels, limit=NUM_OF_EACH, but=shown)
+    return [_confusions(material, mistakes), _examples(material, chosen)]
+
+
+def _missing(material: Material) -> list[Block]:
+    return [Note(f"There are no photographs here: {material.no_pictures}", is_warning=True)]
+
+
+def _confusions(material: Material, mistakes: list[Mistake]) -> Section:
+    blocks: list[Block] = []
+    lead = "Which classes are mistaken for which, commonest first."
+    rows = [
+        [Cell(row["true_class"]), Cell(row["predicted_class"]), Cell(f"{row['num_images']:,}", row["num_images"])]
+        for row in material.report["confused"]
+    ]
+    if not rows:
+        return Section("confusions", "What it mixes up", "Confusions", "No image is taken for another class.", blocks)
+    if material.shelf is None:
+        blocks += _missing(material)
+    else:
+        pairs = [_pair(material, material.shelf, one) for one in mistakes]
+        blocks.append(Pairs([pair for pair in pairs if pair.photos]))
+        lead += " Beside the surest of the mistakes stand the images of the split that look most like it to the model."
+    heads = (Column("true class", is_number=False), Column("taken for", is_number=False), Column("images"))
+    title = f"The {len(rows)} commonest mistakes" if len(rows) > 1 else "The one mistake"
+    blocks.append(Table(title, heads, rows, is_sortable=True))
+    return Section("confusions", "What it mixes up", "Confusions", lead, blocks)
+
+
+def _pair(material: Material, shelf: Shelf, one: Mistake) -> Pair:
+    true, predicted = material.class_names[one.true], material.class_names[one.predicted]
+    show = partial(
+        photograph,
+        predictions=material.predictions,
+        probabilities=material.probabilities,
+        class_names=material.class_names,
+        shelf=shelf,
+        is_of_pair=True,
+    )
+    photos = [show(row) for row in (one.row, one.of_predicted, one.of_true) if row is not None]
+    counts = {(row["true_class"], row["predicted_class"]): row["num_images"] for row in material.report["confused"]}
+    there = {row["class_name"]: row["num_images"] for row in material.report["per_class"]}
+    told = f"{counts.get((true, predicted), 0):,} of {there.get(true, 0):,} images"
+    back = counts.get((predicted, true), 0)
+    told += f"; the other way round {back:,} of {there.get(predicted, 0):,}" if back else ""
+    return Pair(f"{true} taken for {predicted}", told, [photo for photo in photos if photo is not None])
+
+
+def _examples(material: Material, chosen: Chosen) -> Section:
+    lead = "The likeliest classes with their probabilities"
+    lead += "; discs are final votes, larger where there are more." if material.has_votes else "."
+    blocks: list[Block] = []
+    shelf = material.shelf
+    if shelf is None:
+        return Section("examples", "Best, worst and most doubtful", "Examples", lead, _missing(material))
+    for kind, (title, about) in _KINDS.items():
+        photos = [
+            photograph(
+                row,
+                predictions=material.predictions,
+                probabilities=material.probabilities,
+                class_names=material.class_names,
+                shelf=shelf,
+            )
+            for row in getattr(chosen, kind)
+        ]
+        if found := [photo for photo in photos if photo is not None]:
+            blocks.append(Gallery(title, about, found))
+    if shelf.num_lost:
+        blocks.append(Note(f"{count(shelf.num_lost, 'photograph')} could not be read: left out.", is_warning=True))
+    return Section("examples", "Best, worst and most doubtful", "Examples", lead, blocks)
