@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from finevote.data.resizing import model_input, resize_pixels
+from finevote.data.resizing import model_input, read_pixels
 from finevote.errors import ArgumentError
 from finevote.evaluation.fusion import joint_logits
 from finevote.evaluation.ranking import Outputs, Ranking
@@ -23,7 +23,7 @@ class OnnxEngine:
         keep_rate: what is built into the file, or None.
 
     Raises:
-        ArgumentError: it was exported at another keep rate, or its photographs are decoded as only PyTorch does.
+        ArgumentError: it was exported at another keep rate.
         BundleError: the file is missing, or not from finevote.
         MissingExtraError: onnxruntime is not installed.
     """
@@ -37,11 +37,6 @@ class OnnxEngine:
                 f"{path} was exported at keep rate {described.keep_rate:g}, which is built into it: export the run at "
                 "another, or leave out --keep-rate"
             )
-        if described.preprocessing.decoding != "exact":
-            raise ArgumentError(
-                f"{path} is of a run with data.decoding={described.preprocessing.decoding}, whose resizing needs "
-                "PyTorch: predict with the run, or fit it with data.decoding=exact"
-            )
 
     @property
     def ranking(self) -> Ranking:
@@ -51,7 +46,7 @@ class OnnxEngine:
 
     def prepare(self, read: Callable[[], Image.Image]) -> NDArray[np.uint8]:
         """Return the RGB image that `read` gives, resized, (h, w, 3)."""
-        return resize_pixels(read(), self.preprocessing.resize, self.preprocessing.interpolation)
+        return read_pixels(read, self.preprocessing)
 
     def forward(self, prepared: Sequence[Any]) -> Outputs:
         """Return logits (B, C) and embeddings (B, D)."""

@@ -14,14 +14,11 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode, v2
 
 from finevote.data.images import enough_pixels
-from finevote.data.resizing import check_interpolation, resize_pixels
+from finevote.data.resizing import SPARE, check_decoding, check_interpolation, resize_pixels
 from finevote.errors import ArgumentError, suggest
 from finevote.types import Batch, Preprocessing
 
 Transform = Callable[[Tensor], Tensor]
-
-_SPARE = 2  # "fast" decodes so many pixels a side for each one wanted: with fewer the decoder's own filter would show
-_DECODINGS = ("exact", "fast")
 
 
 def read_resized(read: Callable[[], Image.Image], preprocessing: Preprocessing) -> Tensor:
@@ -31,11 +28,10 @@ def read_resized(read: Callable[[], Image.Image], preprocessing: Preprocessing) 
         ArgumentError: `preprocessing` names an unknown way of decoding or interpolating.
     """
     resize, interpolation = preprocessing.resize, preprocessing.interpolation
+    check_decoding(preprocessing.decoding)
     if preprocessing.decoding == "exact":
         return resize_image(read(), resize, interpolation)
-    if preprocessing.decoding != "fast":
-        raise ArgumentError(f"unknown decoding {preprocessing.decoding!r}{suggest(preprocessing.decoding, _DECODINGS)}")
-    with enough_pixels((_SPARE * resize[0], _SPARE * resize[1])):
+    with enough_pixels((SPARE * resize[0], SPARE * resize[1])):
         image = read()
     return _resize_fast(image, resize, interpolation)
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from finevote.bundle.manifest import WEIGHTS_NAME
 from finevote.bundle.read import Bundle
 from finevote.calibrating import some_of_each_class
-from finevote.data.resizing import model_input
-from finevote.data.transforms import read_resized
+from finevote.data.resizing import model_input, read_pixels
 from finevote.errors import ExportError
 from finevote.evaluation import conformal, unknown
 from finevote.evaluation.calibrator import Calibration
@@ -160,8 +159,8 @@ def read_batches(
     """Yield records as normalised images, prepared as a runtime without torch prepares them."""
     for start in range(0, len(records), _BATCH):
         batch = records[start : start + _BATCH]
-        pixels = [read_resized(partial(source.read, record), preprocessing) for record in batch]
-        yield model_input(torch.stack(pixels).permute(0, 2, 3, 1).numpy(), preprocessing)
+        pixels = [read_pixels(partial(source.read, record), preprocessing) for record in batch]
+        yield model_input(np.stack(pixels), preprocessing)
         if advance is not None:
             advance(len(batch))
 
