@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -63,5 +65,19 @@ def test_nothing_is_told_of_what_is_not_there():
 def test_a_contrast_is_told_by_its_three_parts():
     contrast = some_explanation().contrast
     said = tell_contrast(contrast)
-    assert said.startswith(f"Logits differ by +3.2: {contrast.difference_without:+.3g} without any selected token, ")
-    assert f"{contrast.contributions.sum():+.3g} by the patches" in said
+    assert said.startswith(f"Logits differ by +3.20: {contrast.difference_without:+.2f} without any selected token, ")
+    assert f"{contrast.contributions.sum():+.2f} by the patches" in said
+
+
+def test_small_differences_are_told_with_as_many_digits_as_the_largest_part_needs():
+    contrast = replace(
+        some_explanation().contrast,
+        difference=4e-5,
+        difference_without=0.02234,
+        contributions=np.full((1, 1), 4e-5 - 0.02234),
+        standard_errors=np.full((1, 1), 0.0035),
+    )
+    assert tell_contrast(contrast) == (
+        "Logits differ by +0.0000: +0.0223 without any selected token, -0.0223 by the patches "
+        "(standard error of one: up to 0.004)"
+    )

@@ -53,7 +53,8 @@ def explain_figure(explanation: Explanation, *, layer: int | None = None) -> Fig
     sizes = [_fitted(panel.image, _PANEL_IN, _PANEL_IN) for panel in panels]
     columns = [max(width, _NARROWEST_IN) for width, _ in sizes]
     content = sum(columns) + len(columns) * _GAP_IN + _TEXT_IN
-    page = _Page(explanation, content, main=max(height for _, height in sizes))
+    heights = [_panel_height(*each) for each in zip(panels, sizes, columns, strict=True)]
+    page = _Page(explanation, content, main=max(heights))
     figure = style.new_figure(content + 2 * _MARGIN_IN, page.height)
     style.add_heading(figure, finding(explanation), _subtitle(explanation), left_in=_MARGIN_IN, width_in=content)
     left = _MARGIN_IN
@@ -82,8 +83,7 @@ class _Page:
         side = min((content + _SMALL_GAP_IN) / self.columns - _SMALL_GAP_IN, _SMALL_IN)
         self.small = _fitted(small, side, _SMALL_IN)
         self.head = _fitted(small, _SMALL_IN, _SMALL_IN)
-        below = _HEADER_IN + _HEADING_IN + max(main + 0.1 + 3 * _LINE_IN, _answer_height(explanation)) + _AFTER_IN
-        self.layers = below
+        self.layers = _HEADER_IN + _HEADING_IN + max(main, _answer_height(explanation)) + _AFTER_IN
         self.row = self.small[1] + 2 * _LINE_IN + 0.13
         self.heads = self.layers + _HEADING_IN + num_rows * self.row + 0.15
         self.evidence = self.heads + _HEADING_IN + max(self.head[1] + 2 * _LINE_IN, _BARS_HEIGHT_IN + 0.4) + _AFTER_IN
@@ -116,6 +116,16 @@ def _main_panels(explanation: Explanation) -> list[_Panel]:
     return panels
 
 
+def _note(panel: _Panel, column: float) -> str:
+    return style.fit_text(panel.note, width_in=column, max_lines=7, size=style.SMALL_PT)
+
+
+def _panel_height(panel: _Panel, size: tuple[float, float], column: float) -> float:
+    """Return how high a picture with its key and its note is."""
+    num_lines = (panel.most is not None) + 1 + _note(panel, column).count("\n")
+    return size[1] + 0.1 + num_lines * _LINE_IN
+
+
 def _draw_panel(figure: Figure, panel: _Panel, left: float, size: tuple[float, float], column: float) -> None:
     heading = style.fit_text(panel.heading, width_in=column, max_lines=1, size=style.TEXT_PT, bold=True)
     style.add_text(figure, heading, left, _HEADER_IN, bold=True)
@@ -124,8 +134,7 @@ def _draw_panel(figure: Figure, panel: _Panel, left: float, size: tuple[float, f
     below = top + size[1] + 0.1
     if panel.most is not None:
         below = _draw_key(figure, panel.most, panel.unit, left, below)
-    note = style.fit_text(panel.note, width_in=column, max_lines=4, size=style.SMALL_PT)
-    style.add_text(figure, note, left, below, size=style.SMALL_PT, color=style.MUTED)
+    style.add_text(figure, _note(panel, column), left, below, size=style.SMALL_PT, color=style.MUTED)
 
 
 def _draw_key(figure: Figure, most: int, unit: str, left: float, top: float) -> float:
@@ -179,18 +188,19 @@ def _draw_answer(figure: Figure, explanation: Explanation, left: float) -> None:
         axes.spines[:].set_visible(False)
         top += 0.36
     top += 0.1
-    for text in _answer_lines(explanation):
-        style.add_text(figure, text, left, top, size=style.SMALL_PT)
+    for number, text in enumerate(_answer_lines(explanation)):
+        color = style.RIGHT if number == 0 and in_set is not None else style.INK  # as the bars of its classes
+        style.add_text(figure, text, left, top, size=style.SMALL_PT, color=color)
         top += (1 + text.count("\n") + 0.5) * _LINE_IN
 
 
 def _draw_layers(figure: Figure, explanation: Explanation, page: _Page) -> None:
     votes = explanation.votes
-    num_heads = votes.head_votes.shape[1]
+    num_heads, most = votes.head_votes.shape[1], int(votes.ballots.max())
     _head_row(
         figure,
         "Ballot of each layer",
-        f"votes of its {num_heads} heads for the patches; outlined are those that it passes on",
+        f"votes of its {num_heads} heads for the patches, brightest {most:,}; outlined are those that it passes on",
         page.layers,
         page.content,
     )
@@ -200,7 +210,7 @@ def _draw_layers(figure: Figure, explanation: Explanation, page: _Page) -> None:
         left = _MARGIN_IN + column * (max(page.small[0], _CAPTION_IN) + _SMALL_GAP_IN)
         top = page.layers + _HEADING_IN + row * page.row
         picture = vote_overlay(
-            seen, votes.ballots[layer], outlined=votes.is_selected(layer), most=num_heads, side_px=_SMALL_PX
+            seen, votes.ballots[layer], outlined=votes.is_selected(layer), most=most, side_px=_SMALL_PX
         )
         show_image(figure, picture, Cell(left, top, *page.small))
         _caption(figure, [f"layer {layer + 1}"], left, top + page.small[1], max(page.small[0], _CAPTION_IN))

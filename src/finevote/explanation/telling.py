@@ -1,6 +1,6 @@
 """What an explanation comes to, in words: for titles, captions, the terminal and alternative texts."""
 
-from math import isnan
+from math import floor, isnan, log10
 
 from finevote.explanation.explained import Contrast, Explanation
 from finevote.explanation.vote_map import area_of_votes
@@ -52,10 +52,13 @@ def tell_verdict(explanation: Explanation) -> str:
 
 def tell_contrast(contrast: Contrast) -> str:
     """Return how the logits of the two classes differ, and how much of it the patches add."""
-    added = contrast.contributions.sum()
+    without, added = contrast.difference_without, float(contrast.contributions.sum())
+    largest = max(abs(contrast.difference), abs(without), abs(added), 1e-12)
+    num_decimals = max(2 - floor(log10(largest)), 0)  # three digits of the largest
+    whole, rest, patches = (f"{part:+.{num_decimals}f}" for part in (contrast.difference, without, added))
     return (
-        f"Logits differ by {contrast.difference:+.3g}: {contrast.difference_without:+.3g} without any selected token, "
-        f"{added:+.3g} by the patches (standard error of one: up to {contrast.standard_errors.max():.2g})"
+        f"Logits differ by {whole}: {rest} without any selected token, {patches} by the patches "
+        f"(standard error of one: up to {contrast.standard_errors.max():.1g})"
     )
 
 
