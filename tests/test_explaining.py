@@ -1,5 +1,7 @@
 """`Predictor.explain`: what an explanation says is what the model and its calibration say, and nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from finevote.errors import ArgumentError, DataError
 from finevote.evaluation.answers import AnswerRule
 from finevote.evaluation.calibrator import SetRule, calibrate
 from finevote.predictor import Predictor
+from finevote.torch_engine import TorchEngine
 from finevote.types import DataSource, Predictions, Record
 from tests.models import FAMILIES, tiny_config
 from tests.test_predictor import paint
@@ -184,6 +187,17 @@ def test_records_tell_their_true_classes_and_batches_do_not_matter(predictor, tm
     alone = predictor.explain(records[9].path)
     assert alone.true_name is None
     np.testing.assert_allclose(alone.ranked.probabilities, explanations[9].ranked.probabilities, atol=1e-6)
+
+
+def test_photographs_decoded_fast_are_explained_as_they_are_predicted(tmp_path):
+    predictor = Predictor.load(write_bundle(tmp_path / "bundle"))
+    fast = replace(predictor.bundle, preprocessing=replace(predictor.preprocessing, decoding="fast"))
+    predictor = Predictor(TorchEngine(fast))
+    large = paint(tmp_path / "large.jpg", size=(1600, 1200))
+    why, ranked = predictor.explain(large), predictor.predict(large)
+    assert why.ranked.class_names == ranked.class_names
+    np.testing.assert_allclose(why.ranked.probabilities, ranked.probabilities, atol=1e-6)
+    assert why.photograph.size == (1024, 768)
 
 
 def test_photographs_are_shown_in_their_own_proportions_and_not_too_large(predictor, tmp_path):

@@ -58,6 +58,12 @@ def test_nothing_is_drawn_over_anything_else_or_beyond_the_page(case):
         assert box.y1 <= figure.bbox.y1
 
 
+def test_a_contrast_is_headed_by_the_class_that_was_not_named():
+    assert "Why not blue tit" in written(explain_figure(some_explanation()))
+    other = some_contrast(some_votes(), names=("coal_tit", "blue tit"))
+    assert "Why coal tit and not blue tit" in written(explain_figure(some_explanation(contrast=other)))
+
+
 def test_the_title_says_the_finding():
     title = written(explain_figure(some_explanation()))[0]
     assert title.startswith("great tit, 93%: half of the votes on ")

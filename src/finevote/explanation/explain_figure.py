@@ -110,14 +110,15 @@ def _main_panels(explanation: Explanation) -> list[_Panel]:
         ),
     ]
     if (contrast := explanation.contrast) is not None:
-        heading = f"Why {readable(contrast.class_a)} and not {readable(contrast.class_b)}"
-        note = f"Blue is for the first, orange for the second. {tell_contrast(contrast)}."
+        first, second = readable(contrast.class_a), readable(contrast.class_b)
+        heading = f"Why not {second}" if contrast.class_a == explanation.class_name else f"Why {first} and not {second}"
+        note = f"Blue speaks for {first}, orange for {second}. {tell_contrast(contrast)}."
         panels.append(_Panel(contrast_overlay(photograph, contrast.contributions, view=view), heading, note))
     return panels
 
 
 def _note(panel: _Panel, column: float) -> str:
-    return style.fit_text(panel.note, width_in=column, max_lines=7, size=style.SMALL_PT)
+    return style.fit_text(panel.note, width_in=column, max_lines=9, size=style.SMALL_PT)
 
 
 def _panel_height(panel: _Panel, size: tuple[float, float], column: float) -> float:
