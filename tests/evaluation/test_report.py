@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from finevote.evaluation.measurement import Measurement
-from finevote.evaluation.pointing import PointingFigure
+from finevote.evaluation.pointing import PointingFigure, PointingGame
 from finevote.evaluation.report import make_report
 from finevote.types import Predictions
 
@@ -134,6 +134,16 @@ def test_openings_of_the_test_split_are_counted_aloud(count, words):
 def test_votes_are_set_beside_the_area():
     text = " ".join(printed(report(pointing=PointingFigure(0.41, 0.05, 8.2, 240))).split())
     assert "41.0% of the final votes fall in the telling parts, which cover 5.0% of the view: 8.2 times as many" in text
+
+
+def test_hits_of_the_most_voted_patch_are_told_with_their_interval():
+    game = PointingGame(0.36, 0.32, 0.41, 0.06, 6.0, 5.3, 6.8, 1480)
+    text = " ".join(printed(report(pointing_game=game, subject_game=game._replace(hit_share=0.9))).split())
+    assert (
+        "the most-voted patch lies in the telling parts in 36.0% of 1,480 images (32.0 to 41.0%): 6.0 times as "
+        "often as by area (5.3 to 6.8)"
+    ) in text
+    assert "the most-voted patch lies on the subject in 90.0% of 1,480 images" in text
 
 
 def test_the_setting_and_what_is_known_of_the_data_stand_beside_the_figures():
