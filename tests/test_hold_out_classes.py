@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from finevote.bundle.read import load_bundle
-from finevote.calibrating import some_of_each_class
 from finevote.cli_options import hold_out_setting
 from finevote.config import dump_config
+from finevote.data.subset import some_of_each_class
 from finevote.errors import DataError
 from finevote.evaluation.answers import AnswerRule
 from finevote.evaluation.predictions import load_predictions

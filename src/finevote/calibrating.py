@@ -1,10 +1,10 @@
 """A model calibrated: it predicts validation images as its bundle will, and what they tell is kept."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from finevote.build import build_eval_loader
 from finevote.config import CacheKind
+from finevote.data.subset import some_of_each_class
 from finevote.evaluation.calibrator import Calibration, calibrate
 from finevote.evaluation.predict import predict
 from finevote.evaluation.unknown import class_means
@@ -52,17 +52,10 @@ def calibrate_model(
         )
         return predict(model, loader, records=records, device=next(model.parameters()).device, advance=advance)
 
-    trained = predict_all(some_of_each_class(source.splits["train"]), "disk" if cache == "disk" else "none")
+    trained = predict_all(
+        some_of_each_class(source.splits["train"], most=IMAGES_FOR_MEAN), "disk" if cache == "disk" else "none"
+    )
     means = None
     if trained.embeddings is not None:
         means = class_means(trained.embeddings, trained.labels, num_classes=len(source.class_names))
     return calibrate(predict_all(source.splits["val"], cache), keep_rate=model.keep_rate, class_means=means)
-
-
-def some_of_each_class(records: Sequence[Record], *, most: int = IMAGES_FOR_MEAN) -> list[Record]:
-    """Return up to `most` images of each class, evenly over those that there are, in their order."""
-    rows: dict[int, list[int]] = defaultdict(list)
-    for row, record in enumerate(records):
-        rows[record.label].append(row)
-    chosen = {of_class[len(of_class) * n // most] for of_class in rows.values() for n in range(most)}
-    return [records[row] for row in sorted(chosen)]

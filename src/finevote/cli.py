@@ -18,6 +18,7 @@ from finevote.cli_data import data_app
 from finevote.cli_evaluate import evaluate, figure
 from finevote.cli_explain import explain
 from finevote.cli_export import export
+from finevote.cli_gallery import gallery
 from finevote.cli_options import HoldOutOption, SkipBadOption, hold_out_setting
 from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
 from finevote.cli_predict import predict
@@ -327,6 +328,7 @@ app.command("tune-speed")(tune_speed)
 app.command()(calibrate)
 app.command()(export)
 app.command()(similarity)
+app.command()(gallery)
 app.command()(compare)
 app.command()(sweep)
 app.command()(ablate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -180,6 +180,18 @@ class TrainingConfig(_Section):
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value  # as YAML reads them
 
 
+class GalleryConfig(_Section):
+    """The training images that the bundle remembers, to hold answers against."""
+
+    enabled: bool = Field(default=True, description="keep their embeddings, names and paths in the bundle")
+    thumbnail_px: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="longer side of small pictures that go with the bundle; 0: none, photographs stay where they are"
+    )
+    max_images: Annotated[int, Field(ge=1)] | None = Field(
+        50_000, description="at most, each class an even share; null: all"
+    )
+
+
 class Config(_Section):
     """Everything that a run depends on besides the data."""
 
@@ -191,6 +203,7 @@ class Config(_Section):
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     training: TrainingConfig = TrainingConfig()
+    gallery: GalleryConfig = GalleryConfig()
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
@@ -305,9 +318,9 @@ def config_from_values(values: Mapping[str, Any], *, source: str, overrides: Seq
         raise ConfigError(problems) from None
 
 
-def dump_config(config: Config) -> str:
-    """Return the resolved settings as YAML that `load_config` reads back equal."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+def dump_config(config: Config, *, without: Collection[str] = ()) -> str:
+    """Return the resolved settings, `without` some sections, as YAML that `load_config` reads back equal."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude=set(without)), sort_keys=False)
 
 
 def _read_recipe(recipe: str) -> dict[str, Any]:

@@ -133,10 +133,14 @@ def check_space(folder: Path, num_bytes: int, *, purpose: str) -> None:
         )
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what writers that were killed left in `folder` under temporary names; none may be at work there."""
+def remove_temporaries(folder: Path, *, of: str | None = None) -> None:
+    """Remove what writers that were killed left in `folder` under temporary names; none may be at work there.
+
+    `of` is the file or folder that they wrote; None for all.
+    """
+    name = r".+" if of is None else re.escape(of[:100])
     for path in folder.glob(".*.tmp"):
-        if not re.fullmatch(r"\..+\.[0-9a-f]{32}\.tmp", path.name):
+        if not re.fullmatch(rf"\.{name}\.[0-9a-f]{{32}}\.tmp", path.name):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,7 @@
 """How few patches a finished run needs: accuracy on validation and time over the keep rate, and the rate to use."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from finevote.build import build_eval_loader, build_model
+from finevote.bundle.gallery import read_gallery
 from finevote.bundle.manifest import WEIGHTS_NAME
 from finevote.bundle.read import Bundle
 from finevote.bundle.record import record_keep_rate
@@ -38,6 +40,8 @@ from finevote.predictor import Predictor
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
 from finevote.types import DataSource
+
+_logger = logging.getLogger(__name__)
 
 RATES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 _NUM_ROUNDS = 9
@@ -314,3 +318,7 @@ def _record(folder: RunFolder, curve: SpeedCurve, calibration: Calibration | Non
         "plain_time_ratio": chosen.plain_time_ratio,
     }
     record_keep_rate(folder.bundle, curve.keep_rate, details=details, calibration=calibration)
+    gallery = read_gallery(folder.bundle)
+    if gallery is not None and gallery.keep_rate != curve.keep_rate:
+        advice = f"make it anew with `finevote gallery {folder.path}`"
+        _logger.warning("the bundle's gallery is of keep rate %g: %s", gallery.keep_rate, advice)

@@ -10,6 +10,7 @@ import numpy as np
 from finevote.data.views import VIEWS
 from finevote.evaluation.calibrator import calibrate
 from finevote.evaluation.faithfulness import FaithfulnessCurves
+from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.measurement import Measurement
 from finevote.evaluation.pointing import PointingFigure, PointingGame
 from finevote.evaluation.probes import ProbeAnswers, ProbeName
@@ -47,6 +48,10 @@ def curves():
     ids, shape = predictions().image_ids[:20], (20, 3, 5)
     scores = np.random.default_rng(0).random(shape).astype(np.float32)
     return FaithfulnessCurves(ids, ("votes", "random", "rollout"), np.linspace(0, 1, 5), scores, scores)
+
+
+def gallery():
+    return Gallery(np.eye(6, 5, dtype=np.float16), np.arange(6), tuple("uvwxyz"), (None,) * 6)
 
 
 def keys_in(values):
@@ -88,15 +93,25 @@ def make():
         taxonomy=TREE,
         probes=probes(),
         curves=curves(),
+        gallery=gallery(),
     )
     return measurement, make_report(predictions(), measurement, class_names=list("abcdef"), sections=sections)
 
 
 def test_every_key_is_described():
     _, report = make()
-    assert {"probes", "trust", "selective", "taxonomy", "unknown", "fusion", "augmentation", "faithfulness"} == set(
-        report.sections
-    )
+    kinds = {
+        "probes",
+        "trust",
+        "selective",
+        "taxonomy",
+        "unknown",
+        "fusion",
+        "augmentation",
+        "faithfulness",
+        "retrieval",
+    }
+    assert kinds == set(report.sections)
     page = PAGE.read_text(encoding="utf-8")
     words = {word for part in re.findall("`([^`]+)`", page) for word in part.split(".")}
     assert keys_in(json.loads(json.dumps(report.to_dict()))) - words == set()

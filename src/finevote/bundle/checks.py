@@ -3,13 +3,22 @@
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from finevote.bundle.manifest import ADVICE, CALIBRATION_NAME, MANIFEST_NAME, WEIGHTS_NAME, FileEntry, Manifest
+from finevote.bundle.manifest import (
+    ADVICE,
+    CALIBRATION_NAME,
+    GALLERY_NAMES,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    FileEntry,
+    Manifest,
+)
 from finevote.errors import BundleError
 from finevote.files import sha256_of
 from finevote.run_folder import RunFolder
 
 _LEFT_BY_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers put them into any folder
-_REMEDIES = {CALIBRATION_NAME: "calibrate"}  # the command that makes a part anew
+_REMEDIES = {CALIBRATION_NAME: "calibrate", **dict.fromkeys(GALLERY_NAMES, "gallery")}  # commands that make it anew
+REPLACEABLE = frozenset(_REMEDIES)
 
 
 def describe(path: Path) -> FileEntry:
@@ -20,8 +29,8 @@ def describe(path: Path) -> FileEntry:
 def check_files(folder: Path, manifest: Manifest, *, passed_over: AbstractSet[str] = frozenset()) -> None:
     """Raise BundleError naming every file that is not as it was written, but for those that are passed over."""
     found = {item.name for item in folder.iterdir()} - {MANIFEST_NAME} - _LEFT_BY_SYSTEMS - passed_over
-    expected = set(manifest.files) - passed_over
-    problems = dict.fromkeys(sorted({*expected, WEIGHTS_NAME} - found), "is missing")
+    expected = manifest.files.keys() - passed_over
+    problems = dict.fromkeys(sorted({*expected, WEIGHTS_NAME} - passed_over - found), "is missing")
     problems |= dict.fromkeys(sorted(found - expected), f"is not listed in {MANIFEST_NAME}: remove it")
     for name in sorted(found & expected):
         if problem := _find_change(folder / name, manifest.files[name]):
@@ -37,7 +46,8 @@ def advice_on(folder: Path, names: AbstractSet[str]) -> str:
     """Return what to do where these files of a bundle are damaged: commands, where they can make all of them anew."""
     if not RunFolder(folder.parent).config_yaml.is_file() or not names <= _REMEDIES.keys():
         return ADVICE
-    commands = " and ".join(f"`finevote {_REMEDIES[name]} {folder.parent}`" for name in sorted(names))
+    remedies = sorted({_REMEDIES[name] for name in names})
+    commands = " and ".join(f"`finevote {remedy} {folder.parent}`" for remedy in remedies)
     return f"make it anew with {commands}, or {ADVICE}"
 
 

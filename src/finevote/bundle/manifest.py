@@ -13,21 +13,24 @@ from finevote.types import Preprocessing, Taxonomy
 
 FORMAT_VERSION = 1
 MANIFEST_NAME, WEIGHTS_NAME, CALIBRATION_NAME = "bundle.json", "model.safetensors", "calibration.safetensors"
+GALLERY_NAMES = ("gallery.safetensors", "gallery.json")
 ADVICE = "copy the bundle again from where it came, or write it anew with `finevote fit`"
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Values of a JSON file: an unknown name is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FileEntry(_Strict):
+class FileEntry(Strict):
     """What a file of the bundle must be."""
 
     size_bytes: int
     sha256: str
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """The content of bundle.json."""
 
     format_version: int

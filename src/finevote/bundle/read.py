@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finevote.build import build_model
 from finevote.bundle.calibration import load_calibration
-from finevote.bundle.checks import check_files
+from finevote.bundle.checks import REPLACEABLE, check_files
 from finevote.bundle.manifest import ADVICE, CALIBRATION_NAME, WEIGHTS_NAME, Manifest, read_manifest
 from finevote.config import Config, config_from_values
 from finevote.errors import BundleError, FinevoteError
@@ -38,13 +38,15 @@ class Bundle:
     taxonomy: Taxonomy | None = None
 
 
-def load_bundle(folder: Path, *, with_calibration: bool = True) -> Bundle:
-    """Read a bundle after checking every file of it; a calibration that is to be replaced may be left out.
+def load_bundle(folder: Path, *, with_parts: bool = True) -> Bundle:
+    """Read a bundle after checking every file of it.
+
+    `with_parts=False` leaves out the calibration and does not look at what else can be made anew, to replace it.
 
     Raises:
         BundleError: the folder is no bundle, of another format, or a file in it is missing, unknown, cut or changed.
     """
-    manifest, calibration = read_beside_model(folder, with_calibration=with_calibration)
+    manifest, calibration = read_beside_model(folder, with_parts=with_parts)
     try:
         config = config_from_values(manifest.config, source="its settings")
         model = build_model(config, num_classes=len(manifest.class_names), load_weights=False)
@@ -65,11 +67,11 @@ def load_bundle(folder: Path, *, with_calibration: bool = True) -> Bundle:
     )
 
 
-def read_beside_model(folder: Path, *, with_calibration: bool = True) -> tuple[Manifest, Calibration | None]:
+def read_beside_model(folder: Path, *, with_parts: bool = True) -> tuple[Manifest, Calibration | None]:
     """Read all that a bundle tells but its model, after checking every file of it; as `load_bundle` otherwise."""
     manifest = read_manifest(folder)
-    check_files(folder, manifest, passed_over=frozenset() if with_calibration else frozenset({CALIBRATION_NAME}))
-    is_there = with_calibration and CALIBRATION_NAME in manifest.files
+    check_files(folder, manifest, passed_over=frozenset() if with_parts else REPLACEABLE)
+    is_there = with_parts and CALIBRATION_NAME in manifest.files
     return manifest, load_calibration(folder) if is_there else None
 
 

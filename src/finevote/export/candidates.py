@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from finevote.bundle.manifest import WEIGHTS_NAME
 from finevote.bundle.read import Bundle
-from finevote.calibrating import some_of_each_class
 from finevote.data.resizing import model_input, read_pixels
+from finevote.data.subset import some_of_each_class
 from finevote.errors import ExportError
 from finevote.evaluation import conformal, unknown
 from finevote.evaluation.calibrator import Calibration

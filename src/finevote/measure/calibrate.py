@@ -7,7 +7,8 @@ from typing import NamedTuple
 from finevote.bundle.manifest import WEIGHTS_NAME
 from finevote.bundle.read import Bundle, load_bundle
 from finevote.bundle.record import record_calibration
-from finevote.calibrating import calibrate_model, some_of_each_class
+from finevote.calibrating import IMAGES_FOR_MEAN, calibrate_model
+from finevote.data.subset import some_of_each_class
 from finevote.data.taxonomy import read_taxonomy
 from finevote.errors import BundleError, DataError
 from finevote.evaluation.calibrator import Calibration
@@ -68,7 +69,7 @@ def calibrate_run(run: Path | str, *, data: str | Path | None = None, taxonomy: 
 
 def calibration_of(predictor: Predictor, source: DataSource) -> Calibration:
     """Return what the validation images tell of a predictor at the keep rate that it has, with a progress bar."""
-    total = len(some_of_each_class(source.splits["train"])) + len(source.splits["val"])
+    total = len(some_of_each_class(source.splits["train"], most=IMAGES_FOR_MEAN)) + len(source.splits["val"])
     with Meter("calibrate", total=total) as meter:
         found = calibrate_model(
             predictor.model,
@@ -83,11 +84,11 @@ def calibration_of(predictor: Predictor, source: DataSource) -> Calibration:
 
 
 def _load_to_calibrate(place: Path) -> Bundle:
-    """Return a bundle, without a calibration that cannot be read."""
+    """Return a bundle, without the parts that can be made anew where one of them cannot be read."""
     try:
         return load_bundle(place)
     except BundleError:
-        return load_bundle(place, with_calibration=False)  # raises where anything else is wrong
+        return load_bundle(place, with_parts=False)  # raises where anything else is wrong
 
 
 def _read_taxonomy(path: Path, folder: RunFolder, bundle: Bundle) -> Taxonomy:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from finevote.bundle.gallery import read_gallery
 from finevote.bundle.manifest import WEIGHTS_NAME, Manifest, read_manifest
 from finevote.bundle.read import Bundle, read_beside_model
 from finevote.data.images import check_images, without
 from finevote.data.views import view_cuts
 from finevote.errors import FinevoteError
 from finevote.evaluation.calibrator import Calibration
+from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.measurement import Measurement
 from finevote.evaluation.predictions import load_predictions
 from finevote.evaluation.probes import ProbeAnswers
@@ -72,8 +74,10 @@ def evaluate(
     check_split(split)
     check_number(faithfulness)
     folder = RunFolder.open(Path(run))
+    place = find_bundle(folder.path)
+    gallery = _gallery_at(place, keep_rate)
     if saved:
-        manifest, calibration = read_beside_model(find_bundle(folder.path))
+        manifest, calibration = read_beside_model(place)
         found = load_findings(folder, manifest, split=split, keep_rate=keep_rate, views=views)
     else:
         predictor = Predictor.load(folder.path, device="auto", keep_rate=keep_rate)
@@ -81,9 +85,11 @@ def evaluate(
         view_cuts(manifest.preprocessing, views=views)  # raises, before anything is looked at
         found, source = _measure(folder, predictor, split=split, data=data, views=views)
         if faithfulness is not None:
-            write_findings(folder, found, _report(found, manifest, calibration))  # it is long: what is there is kept
+            write_findings(
+                folder, found, _report(found, manifest, calibration, gallery)
+            )  # it is long: what is there is kept
             found = replace(found, curves=follow_split(predictor, source, split, num_images=faithfulness))
-    report = _report(found, manifest, calibration)
+    report = _report(found, manifest, calibration, gallery)
     if on_report is not None:
         on_report(report)
     write_findings(folder, found, report)
@@ -165,7 +171,17 @@ def _predict_split(
     return predictions, measurement, source
 
 
-def _report(found: Findings, manifest: Manifest, calibration: Calibration | None) -> Report:
+def _gallery_at(place: Path, keep_rate: float | None) -> Gallery | None:
+    """Return the gallery of a bundle if it is of this keep rate, None for the bundle's own; a warning if it is not."""
+    gallery = read_gallery(place)
+    wanted = read_manifest(place).keep_rate if keep_rate is None else keep_rate
+    if gallery is None or gallery.keep_rate == wanted:
+        return gallery
+    _logger.warning("the gallery is of keep rate %g, so retrieval is left out of the report", gallery.keep_rate)
+    return None
+
+
+def _report(found: Findings, manifest: Manifest, calibration: Calibration | None, gallery: Gallery | None) -> Report:
     if calibration is not None and calibration.keep_rate != found.measurement.keep_rate:
         calibration = None  # it does not hold at another keep rate
     sections = find_sections(
@@ -176,6 +192,8 @@ def _report(found: Findings, manifest: Manifest, calibration: Calibration | None
         taxonomy=manifest.taxonomy,
         probes=found.probes,
         curves=found.curves,
+        gallery=gallery,
+        seen=found.measurement.seen,
     )
     return make_report(found.predictions, found.measurement, class_names=manifest.class_names, sections=sections)
 

@@ -30,26 +30,26 @@ def check_split(split: str) -> None:
 
 def open_split(folder: RunFolder, bundle: Bundle | Manifest, *, split: str, data: str | Path | None) -> DataSource:
     """Return the data set with `split` as the run knows it; the test split is opened only if it is the one."""
-    saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
+    divided = folder.read_json(folder.split_json)
     if split == "val" and "val" not in divided["splits"]:
         raise DataError(
             f"{folder.path} was trained without validation: only its test split can be measured, by `finevote evaluate "
             f"{folder.path} --split test`"
         )
-    source = _open(folder, split=split, data=data)
-    source = without_classes(source, saved.get("held_out_classes", ()))
-    if source.class_names != bundle.class_names:
-        raise DataError(
-            f"{source.name} has {len(source.class_names)} classes that are not the {len(bundle.class_names)} of "
-            f"{folder.path}: give the data that it was fitted to"
-        )
-    source = without(source, saved["skipped"])
-    if split == "val":
-        source = restore_split(source, divided)
+    source = _open_known(folder, bundle, split=split, data=data)
     if not source.splits.get(split):
         found = ", ".join(f"{len(records):,} of {name}" for name, records in source.splits.items() if records)
         raise DataError(f"{source.name} has no {split} images; it has {found or 'none at all'}")
     return source
+
+
+def open_train(folder: RunFolder, bundle: Bundle | Manifest, *, data: str | Path | None) -> DataSource:
+    """Return the data set as it was divided for the run: the images that it was fitted to, and validation, if any.
+
+    Raises:
+        DataError: images of the run are missing, or it is another data set.
+    """
+    return _open_known(folder, bundle, split="val", data=data)
 
 
 def open_unknown(folder: RunFolder, *, split: str, data: str | Path | None) -> DataSource | None:
@@ -67,6 +67,20 @@ def open_unknown(folder: RunFolder, *, split: str, data: str | Path | None) -> D
         source = restore_split(source, whole)
     records = images_of_classes(source, held_out, split=split)
     return replace(source, splits={split: records}) if records else None
+
+
+def _open_known(folder: RunFolder, bundle: Bundle | Manifest, *, split: str, data: str | Path | None) -> DataSource:
+    """Return the classes that the bundle knows: train and val as they were divided, or test."""
+    saved, divided = folder.read_json(folder.data_json), folder.read_json(folder.split_json)
+    source = _open(folder, split=split, data=data)
+    source = without_classes(source, saved.get("held_out_classes", ()))
+    if source.class_names != bundle.class_names:
+        raise DataError(
+            f"{source.name} has {len(source.class_names)} classes that are not the {len(bundle.class_names)} of "
+            f"{folder.path}: give the data that it was fitted to"
+        )
+    source = without(source, saved["skipped"])
+    return restore_split(source, divided) if split == "val" else source
 
 
 def _open(folder: RunFolder, *, split: str, data: str | Path | None) -> DataSource:

@@ -1,6 +1,6 @@
 """Which kinds of figures a report has beside its headline, and their pictures. A new kind takes its place here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from matplotlib.figure import Figure
 
@@ -17,9 +17,11 @@ from finevote.evaluation.faithfulness_figures import (
 )
 from finevote.evaluation.figure import number, percent
 from finevote.evaluation.fusion import measure_fusion
+from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.metrics import check_predictions
 from finevote.evaluation.probes import ProbeAnswers, compare_probes
 from finevote.evaluation.report import Report
+from finevote.evaluation.retrieval import measure_retrieval
 from finevote.evaluation.section import Section
 from finevote.evaluation.selective_figures import Selective, measure_selective
 from finevote.evaluation.taxonomy_figures import TaxonomyFigures, measure_taxonomy
@@ -43,6 +45,8 @@ def find_sections(
     taxonomy: Taxonomy | None = None,
     probes: ProbeAnswers | None = None,
     curves: FaithfulnessCurves | None = None,
+    gallery: Gallery | None = None,
+    seen: Mapping[str, str] | None = None,
 ) -> dict[str, Section]:
     """Return the sections of a split's report by name, from what is saved alone.
 
@@ -54,6 +58,8 @@ def find_sections(
         taxonomy: of the classes, where it is known.
         probes: what the run's probes said of the split; None where it has none.
         curves: of deletion and insertion, where they were measured.
+        gallery: of the bundle at the keep rate of the predictions; None where there is none.
+        seen: images whose very file the model was fitted to, to that one.
 
     Raises:
         ArgumentError: there are no images, an image's class is not known, or a logit is not finite.
@@ -71,6 +77,7 @@ def find_sections(
         "fusion": measure_fusion(predictions, temperature=temperature),
         "augmentation": measure_augmentation(predictions),
         "faithfulness": None if curves is None else measure_faithfulness(curves, predictions),
+        "retrieval": measure_retrieval(predictions, gallery, seen=seen),
     }
     return {name: section for name, section in sections.items() if section is not None}
 

@@ -69,8 +69,8 @@ def load_best(path: Path) -> dict[str, Any]:
 
 
 def config_hash(config: Config) -> str:
-    """Return the SHA-256 of the resolved settings."""
-    return hashlib.sha256(dump_config(config).encode()).hexdigest()
+    """Return the SHA-256 of the resolved settings that the training depends on."""
+    return hashlib.sha256(dump_config(config, without=("gallery",)).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from finevote.training.telemetry import (
     describe_epoch,
     describe_losses,
 )
-from finevote.training.validate import calibrate_parts, validate
+from finevote.training.validate import calibrate_parts, gallery_of_parts, validate
 from finevote.types import Batch
 
 if TYPE_CHECKING:
@@ -317,6 +317,7 @@ class Training:
         best = load_best(self.folder.best_checkpoint)
         self.parts.load_state_dict(best)
         row = best["position"]["best"]
+        data = self.folder.read_json(self.folder.data_json)["data"]
         save_bundle(
             self.folder.bundle,
             self.parts.evaluated_model,
@@ -325,6 +326,7 @@ class Training:
             taxonomy=self.source.taxonomy,
             preprocessing=self.parts.preprocessing,
             calibration=calibrate_parts(self.parts, self.source, self.config),
+            gallery=gallery_of_parts(self.parts, self.source, self.config, data=data, console=self.console),
             details={
                 "data": self.source.name,
                 "protocol": self.source.protocol,

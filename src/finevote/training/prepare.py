@@ -24,6 +24,7 @@ from finevote.data.opening import data_argument
 from finevote.data.registry import open_source, protocol_for
 from finevote.data.sampler import check_classes_fill_batch
 from finevote.data.splits import describe_setting, describe_split, restore_split, with_validation
+from finevote.data.subset import even_share
 from finevote.data.taxonomy import with_taxonomy
 from finevote.errors import DataError
 from finevote.files import atomic_write
@@ -44,7 +45,8 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
         console: for progress and notes.
 
     Raises:
-        ArgumentError: the triplet wants batches of more classes than there are, or classes to hold out are not there.
+        ArgumentError: the triplet wants batches of more classes than there are, classes to hold out are not there, or
+            the gallery may hold fewer images than there are classes.
         DataError: images cannot be read (all are listed), or there are fewer than two classes.
         RunError: `out` is taken.
     """
@@ -66,6 +68,8 @@ def prepare_run(config: Config, data: str | Path, *, out: Path | None, skip_bad:
     whole = with_validation(without(source, set(unreadable)), fraction=config.data.validation_fraction, seed=seed)
     source = without_classes(whole, held_out)
     _check_classes(source)
+    if config.gallery.enabled:
+        even_share(source.splits["train"], max_images=config.gallery.max_images)  # raises now, not at the end
     setting = describe_setting(source, is_held_out=is_held_out)
     path = out or next_run_path(Path("runs"), f"{slug(config.name)}-{slug(source.name)}")
     is_there = path.exists()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import nn
 
 from finevote.calibrating import calibrate_model
+from finevote.collecting import collect_gallery, metric_of, root_of
 from finevote.config import Config
 from finevote.evaluation.calibrator import Calibration
+from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.metrics import softmax, top_k_accuracy
 from finevote.evaluation.predict import predict
 from finevote.evaluation.rows import merge
@@ -52,6 +56,30 @@ def calibrate_parts(parts: Parts, source: DataSource, config: Config) -> Calibra
         batch_size=config.training.batch_size,
         num_workers=config.data.num_workers,
         cache=config.data.cache,
+    )
+
+
+def gallery_of_parts(
+    parts: Parts, source: DataSource, config: Config, *, data: str | Path, console: Console
+) -> Gallery | None:
+    """Return what the evaluated model sees of its training images, in this process alone; None if it is not wanted.
+
+    `data` is the run's data argument.
+    """
+    if not config.gallery.enabled:
+        return None
+    return collect_gallery(
+        parts.evaluated_model,
+        source,
+        preprocessing=parts.preprocessing,
+        metric=metric_of(config),
+        thumbnail_px=config.gallery.thumbnail_px,
+        max_images=config.gallery.max_images,
+        root=root_of(data),
+        batch_size=config.training.batch_size,
+        num_workers=config.data.num_workers,
+        cache=config.data.cache,
+        console=console,
     )
 
 
