@@ -25,6 +25,7 @@ from finevote.cli_predict import predict
 from finevote.cli_probe import probe
 from finevote.cli_report import report, report_of_fit
 from finevote.cli_similarity import similarity
+from finevote.cli_soup import soup
 from finevote.cli_speed import tune_speed
 from finevote.cli_study import ablate, compare, sweep
 from finevote.errors import ArgumentError, FinevoteError, plain_message
@@ -332,3 +333,4 @@ app.command()(gallery)
 app.command()(compare)
 app.command()(sweep)
 app.command()(ablate)
+app.command()(soup)

@@ -190,6 +190,11 @@ class RunFolder:
         return self.path / "similarity"
 
     @property
+    def soup_json(self) -> Path:
+        """What the runs came to that this one is the average of; absent where it was trained."""
+        return self.path / "soup.json"
+
+    @property
     def test_ledger_jsonl(self) -> Path:
         """One line for each time the test split was opened."""
         return self.path / "test_ledger.jsonl"

@@ -1,0 +1,1 @@
+"""Several runs averaged into one classifier, and what that gains."""
