@@ -33,6 +33,8 @@ def test_figures_are_written_into_the_run_and_told(bundle, photo, run):
     assert record["contrast"]["num_permutations"] == 4
     assert record["set"]["coverage"] == 0.9
     assert record["unknown"]["false_alarms"] == 0.05
+    assert record["evidence"] == []
+    assert "note: the bundle remembers no training photographs" in err
 
 
 def test_options_reach_the_explanation(bundle, photo, run, tmp_path):

@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 
 from finevote.build import build_model, build_preprocessing
+from finevote.bundle.record import record_gallery
 from finevote.bundle.write import save_bundle
+from finevote.collecting import collect_gallery
 from finevote.data.images import read_image
 from finevote.data.transforms import eval_transform, read_resized
-from finevote.errors import ArgumentError, DataError
+from finevote.errors import ArgumentError, BundleError, DataError
 from finevote.evaluation.answers import AnswerRule
 from finevote.evaluation.calibrator import SetRule, calibrate
 from finevote.predictor import Predictor
@@ -187,6 +189,74 @@ def test_records_tell_their_true_classes_and_batches_do_not_matter(predictor, tm
     alone = predictor.explain(records[9].path)
     assert alone.true_name is None
     np.testing.assert_allclose(alone.ranked.probabilities, explanations[9].ranked.probabilities, atol=1e-6)
+
+
+@pytest.fixture
+def with_gallery(tmp_path):
+    """A bundle whose gallery are nine photographs, three of each class."""
+    folder = write_bundle(tmp_path / "bundle")
+    records = tuple(Record(f"{n}.png", n % 3, paint(tmp_path / "train" / f"{'g' * n}.png")) for n in range(1, 10))
+    source = DataSource("photos", CLASSES, {"train": records}, lambda record: read_image(record.path))
+    predictor = Predictor.load(folder)
+    ways = predictor.preprocessing
+    record_gallery(folder, collect_gallery(predictor.model, source, preprocessing=ways, metric="euclidean"))
+    return folder, records
+
+
+def test_evidence_is_the_nearest_of_the_likeliest_class_and_of_the_runner_up(with_gallery, photo):
+    folder, records = with_gallery
+    predictor = Predictor.load(folder)
+    why = predictor.explain(photo, num_neighbours=2)
+    assert [group.class_name for group in why.evidence] == list(why.ranked.class_names[:2])
+
+    def embedding(path):
+        resized = read_resized(lambda: read_image(path), predictor.preprocessing)
+        with torch.inference_mode():
+            return predictor.model(eval_transform(predictor.preprocessing)(resized)[None]).embedding[0].double()
+
+    for group in why.evidence:
+        label = CLASSES.index(group.class_name)
+        away = {r.image_id: float((embedding(r.path) - embedding(photo)).norm()) for r in records if r.label == label}
+        expected = sorted(away, key=away.__getitem__)[:2]
+        assert [near.image_id for near in group.neighbours] == expected
+        assert [near.distance for near in group.neighbours] == pytest.approx([away[n] for n in expected], rel=0.02)
+        assert all(near.class_name == group.class_name for near in group.neighbours)
+        assert [near.picture.size for near in group.neighbours] == [(60, 40)] * 2
+
+
+def test_a_training_photograph_is_no_evidence_for_itself(with_gallery):
+    folder, records = with_gallery
+    why = Predictor.load(folder).explain(records[4].path)
+    assert records[4].image_id not in {near.image_id for group in why.evidence for near in group.neighbours}
+
+
+def test_photographs_that_are_gone_are_named_alone(with_gallery, photo):
+    folder, records = with_gallery
+    for record in records:
+        record.path.unlink()
+    evidence = Predictor.load(folder).explain(photo).evidence
+    assert [len(group.neighbours) for group in evidence] == [3, 3]
+    assert all(near.picture is None for group in evidence for near in group.neighbours)
+
+
+def test_a_gallery_of_another_keep_rate_shows_nothing_and_a_note_says_so(with_gallery, photo):
+    folder, _ = with_gallery
+    why = Predictor.load(folder, keep_rate=0.5).explain(photo)
+    assert why.evidence == ()
+    assert any("the gallery is of keep rate 1, so no training photographs are shown" in note for note in why.notes)
+
+
+def test_without_a_gallery_or_a_wish_for_it_there_is_no_evidence(uncalibrated, with_gallery, photo):
+    assert uncalibrated.explain(photo).evidence == ()
+    assert Predictor.load(with_gallery[0]).explain(photo, num_neighbours=0).evidence == ()
+
+
+def test_a_damaged_gallery_is_refused(with_gallery, photo):
+    folder, _ = with_gallery
+    predictor = Predictor.load(folder)
+    (folder / "gallery.safetensors").write_bytes(b"damaged")
+    with pytest.raises(BundleError, match=r"gallery\.safetensors has 7 bytes"):
+        predictor.explain(photo)
 
 
 def test_photographs_decoded_fast_are_explained_as_they_are_predicted(tmp_path):

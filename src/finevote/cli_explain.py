@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finevote.cli_options import KeepRateOption
 from finevote.errors import ArgumentError, DataError
+
+if TYPE_CHECKING:
+    from finevote.explain.run import Explained
 
 
 def explain(
@@ -82,9 +85,19 @@ def explain(
             advance=meter.advance,
             **asked,
         )
+    _tell(explained, unreadable, has_gallery=predictor.torch.gallery is not None)
+
+
+def _tell(explained: list[Explained], unreadable: dict[str, str], *, has_gallery: bool) -> None:
     for path, reason in unreadable.items():
         typer.echo(f"skipped {path}: {reason}", err=True)
     if not explained:
         raise DataError("there is no photograph that can be read")
+    if not has_gallery:
+        typer.echo(
+            "note: the bundle remembers no training photographs to show as evidence: `finevote gallery` on the run "
+            "adds them",
+            err=True,
+        )
     for one in explained:
         typer.echo(f"{one.figure}\n    {one.finding}")

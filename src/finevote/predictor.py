@@ -89,8 +89,8 @@ class Predictor:
         from finevote.bundle.read import load_bundle
         from finevote.torch_engine import TorchEngine
 
-        bundle = load_bundle(find_bundle(path))
-        return cls(TorchEngine(bundle, device=device, views=views, keep_rate=keep_rate))
+        folder = find_bundle(path)
+        return cls(TorchEngine(load_bundle(folder), device=device, views=views, keep_rate=keep_rate, folder=folder))
 
     @property
     def ranking(self) -> Ranking:

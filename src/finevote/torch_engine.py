@@ -1,6 +1,8 @@
 """A bundle's model as an engine of `Predictor`: photographs as tensors, logits out, in PyTorch."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from finevote.build import build_eval_loader
+from finevote.bundle.gallery import read_gallery
 from finevote.bundle.read import Bundle
 from finevote.data.given import Photograph
 from finevote.data.transforms import read_resized
@@ -15,6 +18,7 @@ from finevote.data.views import as_resized, view_cuts
 from finevote.devices import find_device
 from finevote.errors import ArgumentError
 from finevote.evaluation.fusion import joint_logits
+from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.predict import evaluation_mode, predict
 from finevote.evaluation.ranking import Outputs, Ranking
 from finevote.explaining import Asked, Question, explain_each
@@ -30,6 +34,7 @@ class TorchEngine:
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU where there is one.
         views: of each photograph that outputs are averaged over: "plain", "flip", "five-crop" or "ten-crop".
         keep_rate: share of patches that each reducing layer keeps (docs/method.md, 10); None for the bundle's.
+        folder: where the bundle lies, to read its gallery when an explanation needs it; None for no gallery.
 
     Raises:
         ArgumentError: there is no such device, there are no such views, or the model cannot keep patches at that rate.
@@ -42,15 +47,22 @@ class TorchEngine:
         device: torch.device | str = "cpu",
         views: str = PLAIN,
         keep_rate: float | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.bundle = bundle
         self.preprocessing = bundle.preprocessing
         self.device = find_device(device)
         self.model = bundle.model.to(self.device).eval()
         self.views = views
+        self.folder = folder
         self._cuts = view_cuts(bundle.preprocessing, views=views)
         if keep_rate is not None:
             self.model.set_keep_rate(keep_rate)
+
+    @cached_property
+    def gallery(self) -> Gallery | None:
+        """The training images that the bundle remembers, None without any; raises BundleError if it is damaged."""
+        return None if self.folder is None else read_gallery(self.folder)
 
     @property
     def ranking(self) -> Ranking:
@@ -106,6 +118,13 @@ class TorchEngine:
             raise ArgumentError(
                 f"what is explained is the plain view, not views={self.views!r}: load the bundle without views"
             )
+        question = Question(**asked)
         return explain_each(
-            photographs, bundle=self.bundle, model=self.model, device=self.device, question=Question(**asked), **options
+            photographs,
+            bundle=self.bundle,
+            model=self.model,
+            device=self.device,
+            gallery=self.gallery if question.num_neighbours > 0 else None,
+            question=question,
+            **options,
         )

@@ -5,6 +5,7 @@ from matplotlib.colors import to_hex
 from finevote.errors import ArgumentError
 from finevote.explanation import style
 from finevote.explanation.explain_figure import explain_figure
+from finevote.explanation.explained import Evidence
 from finevote.explanation.vote_map import strongest_heads
 from finevote.types import Ranked
 from tests.explanation.explanations import some_contrast, some_evidence, some_explanation, some_votes
@@ -32,6 +33,7 @@ CASES = {
     "tall without contrast": {"contrast": None, "size": (60, 300)},
     "nothing promised": {"prediction_set": None, "verdict": None, "is_calibrated": False, "notes": ("no " * 90, LONG)},
     "evidence": {"evidence": (some_evidence("great tit"), some_evidence("blue tit"))},
+    "no evidence": {"evidence": (some_evidence("great tit"), Evidence("blue tit", ()))},
     "evidence by name": {"evidence": (some_evidence(LONG, with_pictures=False),)},
     "long names": {
         "image_id": "/".join([LONG] * 4),

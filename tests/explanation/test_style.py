@@ -27,3 +27,11 @@ def test_what_does_not_fit_is_cut_with_an_ellipsis():
     fitted = style.fit_text("Donaudampfschifffahrtsgesellschaft", width_in=1.0, max_lines=1, size=9)
     assert fitted.startswith("Donaudam")
     assert fitted.endswith("…")
+
+
+def test_bytes_that_are_no_letters_are_drawn_as_question_marks():
+    assert style.drawable("wren\udcff.png") == "wren?.png"
+    assert style.text_width_in("wren\udcff", size=9) == style.text_width_in("wren?", size=9)
+    figure = style.new_figure(2, 1)
+    style.add_text(figure, style.fit_text("a wren \udcff", width_in=2, max_lines=1, size=9), 0, 0)
+    figure.canvas.draw()

@@ -87,8 +87,8 @@ class _Page:
         self.row = self.small[1] + 2 * _LINE_IN + 0.13
         self.heads = self.layers + _HEADING_IN + num_rows * self.row + 0.15
         self.evidence = self.heads + _HEADING_IN + max(self.head[1] + 2 * _LINE_IN, _BARS_HEIGHT_IN + 0.4) + _AFTER_IN
-        has_evidence = bool(explanation.evidence)
-        self.height = self.evidence + (_HEADING_IN + _NEIGHBOUR_IN + 3 * _LINE_IN + 0.2 if has_evidence else 0.0)
+        shown = _evidence_height(explanation.evidence) + _HEADING_IN + 3 * _LINE_IN + 0.2
+        self.height = self.evidence + (shown if explanation.evidence else 0.0)
 
 
 def _main_panels(explanation: Explanation) -> list[_Panel]:
@@ -272,27 +272,31 @@ def _set_ticks(axes: Axes, num_layers: int) -> None:
 
 def _draw_evidence(figure: Figure, evidence: Sequence[Evidence], page: _Page) -> None:
     """Draw the nearest training photographs of each class, side by side."""
-    if not evidence:
-        return
-    width = (page.content - (len(evidence) - 1) * _GAP_IN) / len(evidence)
     for number, group in enumerate(evidence):
+        width = (page.content - (len(evidence) - 1) * _GAP_IN) / len(evidence)
         left = _MARGIN_IN + number * (width + _GAP_IN)
         heading = f"Nearest training photographs of {readable(group.class_name)}"
         fitted = style.fit_text(heading, width_in=width, max_lines=1, size=style.TEXT_PT, bold=True)
         style.add_text(figure, fitted, left, page.evidence, bold=True)
         cell = min(width / _NUM_NEIGHBOURS - _SMALL_GAP_IN, _NEIGHBOUR_IN)
+        foot = page.evidence + _HEADING_IN + _evidence_height(evidence)
         for place, neighbour in enumerate(group.neighbours[:_NUM_NEIGHBOURS]):
-            _draw_neighbour(figure, neighbour, left + place * (cell + _SMALL_GAP_IN), page, cell)
+            _draw_neighbour(figure, neighbour, left + place * (cell + _SMALL_GAP_IN), foot, cell)
+        if not group.neighbours:
+            _caption(figure, ["there is none"], left, page.evidence + _HEADING_IN, width)
 
 
-def _draw_neighbour(figure: Figure, neighbour: Neighbour, left: float, page: _Page, cell: float) -> None:
-    top = page.evidence + _HEADING_IN
-    below = top
+def _evidence_height(evidence: Sequence[Evidence]) -> float:
+    """Return how high the highest picture is."""
+    pictures = [near.picture for group in evidence for near in group.neighbours[:_NUM_NEIGHBOURS]]
+    return max((_fitted(one, _NEIGHBOUR_IN, _NEIGHBOUR_IN)[1] for one in pictures if one is not None), default=0.0)
+
+
+def _draw_neighbour(figure: Figure, neighbour: Neighbour, left: float, foot: float, cell: float) -> None:
     if neighbour.picture is not None:
-        size = _fitted(neighbour.picture, cell, _NEIGHBOUR_IN)
-        show_image(figure, neighbour.picture, Cell(left, top, *size))
-        below += size[1]
-    _caption(figure, [f"{neighbour.distance:.3g} away", PurePath(neighbour.image_id).name], left, below, cell)
+        width, height = _fitted(neighbour.picture, cell, _NEIGHBOUR_IN)
+        show_image(figure, neighbour.picture, Cell(left, foot - height, width, height))
+    _caption(figure, [f"{neighbour.distance:.3g} away", PurePath(neighbour.image_id).name], left, foot, cell)
 
 
 def _head_row(figure: Figure, heading: str, note: str, top: float, width: float, *, left: float = _MARGIN_IN) -> None:

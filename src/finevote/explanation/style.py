@@ -63,7 +63,7 @@ def add_text(
     figure.text(
         left_in / width,
         1 - top_in / height,
-        text,
+        drawable(text),
         fontproperties=font(size, bold=bold),
         color=color,
         ha=align,
@@ -111,7 +111,7 @@ def legend_above(axes: Axes, *, width_in: float, num_columns: int) -> None:
 def text_width_in(text: str, *, size: float, bold: bool = False) -> float:
     """Return how wide a line of text is, in inches."""
     with quiet_about_glyphs():
-        width_pt, _, _ = TextToPath().get_text_width_height_descent(text, font(size, bold=bold), ismath=False)
+        width_pt, _, _ = TextToPath().get_text_width_height_descent(drawable(text), font(size, bold=bold), ismath=False)
     return float(width_pt) / 72
 
 
@@ -136,6 +136,11 @@ def fit_text(text: str, *, width_in: float, max_lines: int, size: float, bold: b
         lines.append(rest[:count].rstrip())
         rest = rest[count:].lstrip()
     return "\n".join(lines)
+
+
+def drawable(text: str) -> str:
+    """Return text that can be drawn: bytes of a file name that are no letters become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @contextmanager
