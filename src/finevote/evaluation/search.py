@@ -150,9 +150,9 @@ def _blocks(bank: Vectors, metric: Metric) -> Iterator[tuple[int, Tensor]]:
 
 def _doubles(vectors: Vectors, metric: Metric) -> Tensor:
     """Return vectors whose Euclidean distance stands for the metric; |a - b|^2 = 2 (1 - cosine) of unit vectors."""
-    found = torch.from_numpy(np.asarray(vectors, np.float64))
-    if not found.isfinite().all():
+    if not np.isfinite(vectors).all():
         raise ArgumentError("some vectors are not finite, so nothing is nearest to them")
+    found = torch.from_numpy(np.asarray(vectors, np.float64))
     return F.normalize(found, dim=1) if metric == "cosine" else found
 
 
@@ -161,8 +161,8 @@ def _keys(queries: Tensor, block: Tensor, first: int, excluded: Rows | None) -> 
 
     The bits of floats that are not negative are in the order of these.
     """
-    lengths = queries.square().sum(dim=1, keepdim=True), block.square().sum(dim=1)
-    squares = torch.addmm(lengths[1], queries, block.mT, alpha=-2).add_(lengths[0]).clamp_(min=0)  # (q, b)
+    asked, there = (torch.linalg.vector_norm(some, dim=1).square() for some in (queries, block))
+    squares = torch.addmm(there, queries, block.mT, alpha=-2).add_(asked[:, None]).clamp_(min=0)  # (q, b)
     bits = squares.float().numpy().view(np.int32) & np.int32(0x7FFFFFFF)  # 0 has two signs
     keys = (bits.astype(np.int64) << _ROW_BITS) | np.arange(first, first + len(block))
     if excluded is not None:
