@@ -19,6 +19,7 @@ from finevote.cli_evaluate import evaluate, figure
 from finevote.cli_explain import explain
 from finevote.cli_export import export
 from finevote.cli_gallery import gallery
+from finevote.cli_hub import card, pull, push
 from finevote.cli_options import HoldOutOption, SkipBadOption, hold_out_setting
 from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
 from finevote.cli_predict import predict
@@ -334,3 +335,6 @@ app.command()(compare)
 app.command()(sweep)
 app.command()(ablate)
 app.command()(soup)
+app.command()(push)
+app.command()(pull)
+app.command()(card)

@@ -45,6 +45,10 @@ class ExportError(FinevoteError):
     """A classifier cannot be exported, or the exported program does not answer as it does."""
 
 
+class HubError(FinevoteError):
+    """The hub cannot be reached, refuses, or has something else than a bundle."""
+
+
 class StorageError(FinevoteError):
     """A file cannot be written: the disk is full, or the place is not writable."""
 

@@ -16,7 +16,12 @@ from finevote.errors import BundleError
 from finevote.files import sha256_of
 from finevote.run_folder import RunFolder
 
-_LEFT_BY_SYSTEMS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # file managers put them into any folder
+_LEFT_BY_SYSTEMS = frozenset(
+    {
+        *(".DS_Store", "Thumbs.db", "desktop.ini"),  # file managers put them into any folder
+        *("README.md", ".gitattributes", ".git", ".cache"),  # and hubs into what is fetched from them
+    }
+)
 _REMEDIES = {CALIBRATION_NAME: "calibrate", **dict.fromkeys(GALLERY_NAMES, "gallery")}  # commands that make it anew
 REPLACEABLE = frozenset(_REMEDIES)
 
