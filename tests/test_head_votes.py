@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from finevote.voting.head import PlacedTokens, gather_forwarded
 from tests.models import NARROW, tiny_model
 from tests.test_keep_rate import CASES, deep_model
 
@@ -48,8 +49,6 @@ def test_a_plain_backbone_has_none_to_keep():
 
 @pytest.mark.parametrize("case", ["registers", "summary token", "rotary", "merged"])
 def test_the_stages_run_on_fewer_tokens_and_on_none(case):
-    from finevote.voting.head import PlacedTokens, gather_forwarded
-
     model = deep_model(**CASES[case]).eval()
     trunk = model.run_trunk(torch.randn(2, 3, *model.backbone.image_size))
     gathered = gather_forwarded(trunk.forwarded)

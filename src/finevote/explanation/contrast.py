@@ -82,8 +82,8 @@ def _differences(
     for count in sorted(set(counts.tolist())):
         for rows in (counts == count).nonzero()[:, 0].split(_BATCH):
             subset = _take(gathered, order[rows, :count], num_selected=is_there.shape[1])
-            logits = head.classify(cls.expand(len(rows), -1, -1), subset, num_selected=count).logits.double()
-            differences[rows.cpu().numpy()] = (logits[:, classes[0]] - logits[:, classes[1]]).cpu().numpy()
+            logits = head.classify(cls.expand(len(rows), -1, -1), subset, num_selected=count).logits.cpu().double()
+            differences[rows.cpu().numpy()] = (logits[:, classes[0]] - logits[:, classes[1]]).numpy()
     return differences
 
 
