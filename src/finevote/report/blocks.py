@@ -116,11 +116,15 @@ class Folded:
 
 
 class Disc(NamedTuple):
-    """A patch that was voted for: centre and radius in pixels of a photograph of `Photo.size`."""
+    """A patch: centre and radius in pixels of a photograph of `Photo.size`, and what it stands for.
+
+    `css` is "" for votes, "for" and "against" for what speaks for and against a class.
+    """
 
     x: float
     y: float
     radius: float
+    css: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 420, 264  # small, so that the text can be read on a telephone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 28, 40
+_MAP_LEFT = 64
 
 
 @dataclass(frozen=True)
@@ -115,3 +116,25 @@ def _across(value: float, axis: Axis) -> float:
 def _up(value: float, axis: Axis) -> float:
     height = _HEIGHT - _TOP - _BOTTOM
     return _TOP + height - (value - axis.low) / (axis.high - axis.low or 1.0) * height
+
+
+def heat_map(values: Sequence[Sequence[float | None]], names: Sequence[str], *, label: str) -> Markup:
+    """Return a square map of values from 0 to 1 over the same names on both sides; a None is left blank."""
+    number = len(names)
+    side = (_WIDTH - _MAP_LEFT - _RIGHT) / max(number, 1)
+    top, size = 8, min(12.0, side * 0.8)
+    parts = []
+    for row, line in enumerate(values):
+        middle = top + (row + 0.5) * side + size * 0.35
+        parts.append(_text(names[row], _MAP_LEFT - 7, middle, anchor="end"))
+        for column, value in enumerate(line):
+            if value is not None:
+                place = f'x="{_MAP_LEFT + column * side:.1f}" y="{top + row * side:.1f}"'
+                shade = f'width="{side - 1:.1f}" height="{side - 1:.1f}" fill-opacity="{min(max(value, 0.0), 1.0):.3f}"'
+                parts.append(f'<rect class="cell" {place} {shade}><title>{value:.3f}</title></rect>')
+    foot = top + number * side
+    every = max(1, -(-number // 7))
+    for column in range(0, number, every):
+        parts.append(_text(names[column], _MAP_LEFT + (column + 0.5) * side, foot + 16, anchor="middle"))
+    head = f'<svg class="chart" viewBox="0 0 {_WIDTH} {foot + 26:.0f}" role="img" aria-label="{escape(label)}">'
+    return Markup(f"{head}{''.join(parts)}</svg>")  # noqa: S704  # as above

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from finevote.data.images import enough_pixels
 from finevote.errors import DataError
 from finevote.evaluation.metrics import Rates
+from finevote.explanation.explained import Contrast
+from finevote.explanation.telling import tell_contrast
 from finevote.measure.examples import crop_to_view
 from finevote.report.blocks import RIGHT, WRONG, Disc, Photo
 from finevote.report.text import share
@@ -22,6 +24,7 @@ from finevote.types import DataSource, Predictions, Preprocessing, Record
 
 _KEPT_PX = 320  # of the longer side, in memory
 _LARGEST_DISC = 0.42  # of a patch's shorter side
+_LEAST_SHOWN = 0.02  # of the largest contribution
 _PLACES = (("upper left", "top", "upper right"), ("left", "middle", "right"), ("lower left", "bottom", "lower right"))
 
 
@@ -116,6 +119,31 @@ def discs_of(votes: NDArray[np.floating[Any]] | None, size: tuple[int, int]) -> 
         )
         for row, column in zip(*np.nonzero(votes > 0), strict=True)
     ]
+
+
+def contrast_photo(contrast: Contrast, image: Image.Image) -> Photo:
+    """Return a grey photograph with what each patch adds to one class, and to the other, as discs of two colours."""
+    values = contrast.contributions
+    one, other = contrast.class_a, contrast.class_b
+    width, height = image.width / values.shape[1], image.height / values.shape[0]
+    largest, highest = min(width, height) * _LARGEST_DISC, max(float(np.abs(values).max()), 1e-12)
+    discs = [
+        Disc(
+            round(float(column + 0.5) * width, 1),
+            round(float(row + 0.5) * height, 1),
+            round(largest * float(np.sqrt(abs(values[row, column]) / highest)), 1),
+            "for" if values[row, column] > 0 else "against",
+        )
+        for row, column in zip(*np.nonzero(np.abs(values) > _LEAST_SHOWN * highest), strict=True)
+    ]
+    told = tell_contrast(contrast)
+    return Photo(
+        ImageOps.grayscale(image).convert("RGB"),
+        alt=f"Patches that speak for {one} and for {other}: {told}",
+        title=f"Why {one}, not {other}?",
+        lines=[f"Blue is for the first, orange for the second. {told}."],
+        discs=discs,
+    )
 
 
 def describe_votes(votes: NDArray[np.floating[Any]] | None) -> str:

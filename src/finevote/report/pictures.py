@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from finevote.explanation.explained import Contrast
 from finevote.report.blocks import Block, Cell, Column, Gallery, Note, Pair, Pairs, Section, Table
 from finevote.report.choose import Chosen, Mistake, choose, choose_mistakes
 from finevote.report.material import Material, pairs_of
-from finevote.report.photographs import Shelf, photograph
+from finevote.report.photographs import Shelf, contrast_photo, photograph
 from finevote.report.text import count
 
+Explain = Callable[[Material, Sequence[Mistake]], Mapping[int, Contrast]]
 NUM_PAIRS, NUM_OF_EACH = 8, 8
 _KINDS = {
     "worst": ("Sure and wrong", "Surest of a wrong name: is the label right, and what did it look at?"),
@@ -18,19 +21,23 @@ _KINDS = {
 }
 
 
-def pictures(material: Material) -> list[Section]:
-    """Return the confused pairs, and the best, worst and most doubtful images, none of which is shown twice."""
+def pictures(material: Material, *, explain: Explain | None = None) -> list[Section]:
+    """Return the confused pairs, and the best, worst and most doubtful images, none of which is shown twice.
+
+    `explain` tells of mistakes why one class was named and not the other; None leaves that out.
+    """
     mistakes = choose_mistakes(material.predictions, pairs_of(material), material.probabilities, limit=NUM_PAIRS)
     shown = {row for one in mistakes for row in (one.row, one.of_predicted, one.of_true) if row is not None}
     chosen = choose(material.probabilities, material.predictions.labels, limit=NUM_OF_EACH, but=shown)
-    return [_confusions(material, mistakes), _examples(material, chosen)]
+    contrasts = {} if explain is None else explain(material, mistakes)
+    return [_confusions(material, mistakes, contrasts), _examples(material, chosen)]
 
 
 def _missing(material: Material) -> list[Block]:
     return [Note(f"There are no photographs here: {material.no_pictures}", is_warning=True)]
 
 
-def _confusions(material: Material, mistakes: list[Mistake]) -> Section:
+def _confusions(material: Material, mistakes: Sequence[Mistake], contrasts: Mapping[int, Contrast]) -> Section:
     blocks: list[Block] = []
     lead = "Which classes are mistaken for which, commonest first."
     rows = [
@@ -42,7 +49,7 @@ def _confusions(material: Material, mistakes: list[Mistake]) -> Section:
     if material.shelf is None:
         blocks += _missing(material)
     else:
-        pairs = [_pair(material, material.shelf, one) for one in mistakes]
+        pairs = [_pair(material, material.shelf, one, contrasts.get(one.row)) for one in mistakes]
         blocks.append(Pairs([pair for pair in pairs if pair.photos]))
         lead += " Beside the surest of the mistakes stand the images of the split that look most like it to the model."
     heads = (Column("true class", is_number=False), Column("taken for", is_number=False), Column("images"))
@@ -51,7 +58,7 @@ def _confusions(material: Material, mistakes: list[Mistake]) -> Section:
     return Section("confusions", "What it mixes up", "Confusions", lead, blocks)
 
 
-def _pair(material: Material, shelf: Shelf, one: Mistake) -> Pair:
+def _pair(material: Material, shelf: Shelf, one: Mistake, contrast: Contrast | None) -> Pair:
     true, predicted = material.class_names[one.true], material.class_names[one.predicted]
     show = partial(
         photograph,
@@ -62,6 +69,8 @@ def _pair(material: Material, shelf: Shelf, one: Mistake) -> Pair:
         is_of_pair=True,
     )
     photos = [show(row) for row in (one.row, one.of_predicted, one.of_true) if row is not None]
+    if contrast is not None and photos[0] is not None:
+        photos.insert(1, contrast_photo(contrast, photos[0].image))
     counts = {(row["true_class"], row["predicted_class"]): row["num_images"] for row in material.report["confused"]}
     there = {row["class_name"]: row["num_images"] for row in material.report["per_class"]}
     told = f"{counts.get((true, predicted), 0):,} of {there.get(true, 0):,} images"

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finevote.report import further, trust
+from finevote.report import further, inside, trust
 from finevote.report.blocks import Page, Section
 from finevote.report.classes import classes
+from finevote.report.contrasts import explain_mistakes
 from finevote.report.controls import controls
 from finevote.report.headline import SPLITS, headline, protocol
 from finevote.report.material import Material, gather
 from finevote.report.others import others
-from finevote.report.pictures import pictures
+from finevote.report.pictures import Explain, pictures
 from finevote.report.provenance import audit, making
 from finevote.report.render import Written, describe_making, write_page
 from finevote.report.training_curves import training, votes
@@ -47,16 +48,16 @@ def write_report(
         As `evaluate` does, for what has not been measured.
     """
     material = gather(run, split=split, data=data, ablation=ablation)
-    return write_page(make_page(material), out or material.folder.path / REPORT_NAME)
+    return write_page(make_page(material, explain=explain_mistakes), out or material.folder.path / REPORT_NAME)
 
 
-def make_page(material: Material) -> Page:
-    """Return the page of a measured run."""
+def make_page(material: Material, *, explain: Explain | None = None) -> Page:
+    """Return the page of a measured run; `explain` tells why a mistake was made, None leaves that out."""
     report = material.report
     sections: list[Section | None] = [
         protocol(material),
         controls(material),
-        *pictures(material),
+        *pictures(material, explain=explain),
         classes(material),
         trust.calibration(report),
         trust.selective(report),
@@ -65,6 +66,8 @@ def make_page(material: Material) -> Page:
         further.fusion(report),
         further.augmentation(report),
         votes(material),
+        inside.faithfulness(material),
+        inside.layers(material),
         *others(report),
         training(material),
         audit(material),
