@@ -134,7 +134,9 @@ def heat_map(values: Sequence[Sequence[float | None]], names: Sequence[str], *, 
                 parts.append(f'<rect class="cell" {place} {shade}><title>{value:.3f}</title></rect>')
     foot = top + number * side
     every = max(1, -(-number // 7))
-    for column in range(0, number, every):
-        parts.append(_text(names[column], _MAP_LEFT + (column + 0.5) * side, foot + 16, anchor="middle"))
+    parts += [
+        _text(names[column], _MAP_LEFT + (column + 0.5) * side, foot + 16, anchor="middle")
+        for column in range(0, number, every)
+    ]
     head = f'<svg class="chart" viewBox="0 0 {_WIDTH} {foot + 26:.0f}" role="img" aria-label="{escape(label)}">'
     return Markup(f"{head}{''.join(parts)}</svg>")  # noqa: S704  # as above

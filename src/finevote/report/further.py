@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finevote.report.blocks import Cell, Column, Note, Section, Table
+from finevote.report.blocks import Cell, Column, Note, Row, Section, Table
 from finevote.report.charts import Curve
 from finevote.report.text import Values, count, number_cell, points_cell, share, share_cell, words
 from finevote.report.trust import curve_points, risk_chart
@@ -40,16 +40,15 @@ def taxonomy(report: Values) -> Section | None:
     if not found:
         return None
     levels = found["levels"]
-    heads = (Column("level", is_number=False), *map(Column, ("names", "right", "answered here", "wrong of these")))
+    heads = (Column("level", is_number=False), *map(Column, ("right", "answered", "wrong of these")))
     rows = [
         [
-            Cell(row["level"]),
-            Cell(f"{row['num_taxa']:,}", row["num_taxa"]),
+            Cell(f"{row['level']}, one of {row['num_taxa']:,}"),
             *(share_cell(row[name]) for name in ("accuracy", "answered", "error")),
         ]
         for row in levels
     ]
-    rows.append([Cell("any level"), Cell(""), Cell(""), share_cell(found["answered"]), share_cell(found["error"])])
+    rows.append([Cell("any level"), Cell(""), share_cell(found["answered"]), share_cell(found["error"])])
     table = Table(f"Answers that are at least {found['sure']:.0%} sure, at the deepest level that is", heads, rows)
     curves = [
         Curve(row["level"], curve_points(row["curve"]), f"s{number % 6 + 1}") for number, row in enumerate(levels)
@@ -57,7 +56,7 @@ def taxonomy(report: Values) -> Section | None:
     title = ", ".join(f"{row['level']} {share(row['accuracy']['value'])}" for row in levels)
     chart = risk_chart(curves, f"Named right: {title}")
     return Section("taxonomy", "Level by level", "Taxonomy", "Where the species is open, the genus may be sure.", [
-        chart, table,
+        Row([chart, table])
     ])  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from finevote.errors import RunError
 from finevote.evaluation.faithfulness_figures import DELETION, INSERTION
 from finevote.report.blocks import Block, Cell, Chart, Column, Commands, Note, Row, Section, Table
 from finevote.report.charts import Axis, Curve, as_percent, draw, heat_map, legend_of
+from finevote.report.headline import SPLITS
 from finevote.report.material import Material
-from finevote.report.text import Values, count, figure_of, number_cell, share, share_cell
+from finevote.report.text import Values, count, figure_of, number_cell, sentence, share, share_cell
 
 _ORDERS = {"votes": "s1", "rollout": "s2", "random": "muted"}
 _LEADS = {
@@ -34,8 +35,9 @@ def faithfulness(material: Material) -> Section | None:
         return Section("faithfulness", title, "Faithfulness", "", [Commands(about, [line])])
     charts = [_faithful_chart(found, kind) for kind in (DELETION, INSERTION)]
     lead = "The probability of the class that is named, over the share of patches that are changed in order."
-    looked = f"{count(found['num_images'], 'image')}, {found['num_steps']} steps; random: mean of {found['num_draws']} draws."
-    blocks = [Row(charts), Row([_area_table(found), _difference_table(found)]), Note(looked)]
+    looked = f"{count(found['num_images'], 'image')}, {found['num_steps']} steps"
+    looked += f"; random: the mean of {found['num_draws']} draws."
+    blocks: list[Block] = [Row(charts), Row([_area_table(found), _difference_table(found)]), Note(looked)]
     return Section("faithfulness", title, "Faithfulness", lead, blocks)
 
 
@@ -92,8 +94,17 @@ def layers(material: Material) -> Section:
         about = "How alike the layers are, and which layers and heads carry the votes, is measured by:"
         return Section("layers", title, "Layers", "", [Commands(about, [line])])
     blocks: list[Block] = [Row([_cka_chart(found), *([_vote_table(found)] if found.get("votes") else [])])]
-    blocks += [Note(f"{note[:1].upper()}{note[1:]}.") for note in found.get("notes", ())]
-    lead = f"On {count(found['num_images'], 'image')} of the {found['split']} split."
+    if found.get("votes"):
+        area = f"{found['votes']['area']:.0%}"
+        blocks.append(
+            Note(
+                "Shares of the tokens that are offered to the head and of the key tokens that win the second vote; the "
+                f"best head casts most of its votes for patches of key tokens, which take {area} of the area."
+            )
+        )
+    blocks += [Note(sentence(note)) for note in found.get("notes", ())]
+    split = SPLITS.get(found["split"], found["split"])
+    lead = f"How alike they are, and what each gives to the answer, on {count(found['num_images'], split + ' image')}."
     return Section("layers", title, "Layers", lead, blocks)
 
 
@@ -125,8 +136,8 @@ def _vote_table(found: Values) -> Table:
     rows = []
     for number, (offered, key, heads) in enumerate(zip(votes["offered"], votes["key"], votes["heads"], strict=True)):
         best = max(range(len(heads)), key=lambda head: heads[head])
-        told = Cell(f"head {best + 1}", note=f"{heads[best]:.0%} of its votes")
+        told = Cell(f"head {best + 1}", note=f"{heads[best]:.0%} of votes")
         rows.append([Cell(f"layer {number + 1}"), Cell(share(offered), offered), share_cell(key), told])
-    heads_of = (Column("", is_number=False), Column("of tokens offered"), Column("of key tokens"), Column("best head"))
-    caption = f"Who carries the votes; best head: votes on patches of key tokens, {votes['area']:.0%} of the area"
+    heads_of = (Column("", is_number=False), Column("offered"), Column("key tokens"), Column("best head"))
+    caption = "Who carries the votes"
     return Table(caption, heads_of, rows)

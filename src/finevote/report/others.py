@@ -12,7 +12,8 @@ KNOWN = frozenset({
     "schema_version", "confidence", "run", "data", "split", "bundle_sha256", "weights_sha256", "keep_rate", "setting",
     "protocol", "notes", "skipped", "seen", "num_test_openings", "num_unread_openings", "pointing", "on_subject",
     "num_images", "num_groups", "num_classes", "top_1", "top_5", "macro", "top_1_unseen", "per_class", "confused",
-    "probes", "trust", "selective", "taxonomy", "unknown", "augmentation", "fusion", "faithfulness",
+    "probes", "trust", "selective", "taxonomy", "unknown", "augmentation", "fusion", "retrieval", "faithfulness",
+    "pointing_game", "subject_game",
 })  # fmt: skip
 
 

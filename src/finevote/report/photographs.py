@@ -16,7 +16,6 @@ from finevote.data.images import enough_pixels
 from finevote.errors import DataError
 from finevote.evaluation.metrics import Rates
 from finevote.explanation.explained import Contrast
-from finevote.explanation.telling import tell_contrast
 from finevote.measure.examples import crop_to_view
 from finevote.report.blocks import RIGHT, WRONG, Disc, Photo
 from finevote.report.text import share
@@ -136,12 +135,13 @@ def contrast_photo(contrast: Contrast, image: Image.Image) -> Photo:
         )
         for row, column in zip(*np.nonzero(np.abs(values) > _LEAST_SHOWN * highest), strict=True)
     ]
-    told = tell_contrast(contrast)
+    added = float(values.sum())
+    told = f"The patches add {added:+.2f} of the {contrast.difference:+.2f} by which the logits differ"
     return Photo(
         ImageOps.grayscale(image).convert("RGB"),
         alt=f"Patches that speak for {one} and for {other}: {told}",
         title=f"Why {one}, not {other}?",
-        lines=[f"Blue is for the first, orange for the second. {told}."],
+        lines=[f"Blue speaks for {one}, orange for {other}.", f"{told}."],
         discs=discs,
     )
 

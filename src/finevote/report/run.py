@@ -17,7 +17,8 @@ from finevote.report.others import others
 from finevote.report.pictures import Explain, pictures
 from finevote.report.provenance import audit, making
 from finevote.report.render import Written, describe_making, write_page
-from finevote.report.training_curves import training, votes
+from finevote.report.training_curves import training
+from finevote.report.votes import votes
 
 REPORT_NAME = "report.html"
 

@@ -1,11 +1,11 @@
-"""How the training went, and how the budget of the votes moved between the layers."""
+"""How the training went: curves over the epochs, and what came of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from finevote.progress import describe_seconds
-from finevote.report.blocks import Block, Cell, Chart, Column, Facts, Note, Row, Section, Table
+from finevote.report.blocks import Cell, Chart, Column, Facts, Note, Row, Section, Table
 from finevote.report.charts import Axis, Curve, as_number, as_percent, as_whole, draw, legend_of
 from finevote.report.material import Material
 from finevote.report.text import Values, share
@@ -14,7 +14,8 @@ Epochs = Sequence[Values]
 _LOSSES = {"loss": "total", "loss_part": "part", "loss_complement": "complement", "loss_triplet": "triplet"}
 _ACCURACIES = {"train_top1": "training", "val_top1": "validation"}
 _RATES = {"lr_max": "highest group", "lr_min": "lowest group"}
-_NUM_POINTS, _NUM_ROWS, _NUM_SERIES = 120, 30, 6
+NUM_SERIES = 6  # colours
+_NUM_POINTS, _NUM_ROWS = 120, 30
 
 
 def training(material: Material) -> Section:
@@ -46,7 +47,7 @@ def curves_of(epochs: Epochs, names: Mapping[str, str], *, first: int = 1) -> li
         points = [(float(row["epoch"]), float(row[name])) for row in epochs if row.get(name) is not None]
         if points:
             radii = [2.2] * len(points) if len(points) < 12 else []
-            curves.append(Curve(label, thin(points), f"s{(number - 1) % _NUM_SERIES + 1}", radii))
+            curves.append(Curve(label, thin(points), f"s{(number - 1) % NUM_SERIES + 1}", radii))
     return curves
 
 
@@ -68,7 +69,7 @@ def _accuracy_chart(epochs: Epochs, best: Values | None) -> Chart | None:
     title = "Top-1 of training images, as they were augmented"
     if best:
         title = f"Validation top-1 peaks at {share(best['val_top1'])} in epoch {best['epoch']}"
-    y = Axis("top-1", 0.0, min(max(_highest(curves) * 1.05, 0.05), 1.0), as_percent)
+    y = Axis("top-1", 0.0, min(max(highest(curves) * 1.05, 0.05), 1.0), as_percent)
     ring = (float(best["epoch"]), float(best["val_top1"])) if best else None
     label = f"Top-1 accuracy over the epochs. {title}."
     svg = draw(curves, epoch_axis(epochs[-1]["epoch"]), y, label=label, ring=ring)
@@ -82,7 +83,7 @@ def _loss_chart(epochs: Epochs) -> Chart | None:
     curves = curves[:1] if len(curves) == 2 else curves  # a total of one part is that part
     first, last = (curves[0].points[end][1] for end in (0, -1))
     title = f"The loss {'falls' if last < first else 'goes'} from {first:.2f} to {last:.2f}"
-    y = Axis("training loss", 0.0, _highest(curves) * 1.05 or 1.0, as_number)
+    y = Axis("training loss", 0.0, highest(curves) * 1.05 or 1.0, as_number)
     label = f"Training loss over the epochs. {title}."
     return Chart(title, draw(curves, epoch_axis(epochs[-1]["epoch"]), y, label=label), label, legend_of(curves))
 
@@ -92,13 +93,14 @@ def _rate_chart(epochs: Epochs) -> Chart | None:
     curves = curves_of(epochs, {"lr_max": "all groups"} if is_same else _RATES)
     if not curves:
         return None
-    title = f"Learning rates up to {_highest(curves):.2g}"
+    title = f"Learning rates up to {highest(curves):.2g}"
     label = f"Learning rate over the epochs. {title}."
-    y = Axis("learning rate", 0.0, _highest(curves) * 1.05 or 1.0, as_number)
+    y = Axis("learning rate", 0.0, highest(curves) * 1.05 or 1.0, as_number)
     return Chart(title, draw(curves, epoch_axis(epochs[-1]["epoch"]), y, label=label), label, legend_of(curves))
 
 
-def _highest(curves: Sequence[Curve]) -> float:
+def highest(curves: Sequence[Curve]) -> float:
+    """Return the highest value that any of the curves reaches."""
     return max(value for curve in curves for _, value in curve.points)
 
 
@@ -131,65 +133,3 @@ def _facts(material: Material, best: Values | None) -> list[tuple[str, str]]:
         ("Speed", f"{sum(rates) / len(rates):.0f} images/s on average" if rates else ""),
     ]
     return [row for row in rows if row[1]]
-
-
-def votes(material: Material) -> Section | None:
-    """Return where the votes fall and how the budget moved; None for a model without votes."""
-    report, blocks = material.report, list[Block]()
-    budgets = _budgets(material.epochs)
-    if not budgets and not material.has_votes:
-        return None
-    if budgets:
-        blocks.append(Row([_budget_chart(budgets), _budget_table(budgets)]))
-    places = {"pointing": "on the telling parts", "on_subject": "on the subject"}
-    rows = [_pointing_row(report[key], where) for key, where in places.items() if report.get(key)]
-    if rows:
-        heads = (Column("", is_number=False), *map(Column, ("of the votes", "of the area", "times as many", "images")))
-        blocks.append(Table("Final votes where it matters", heads, rows))
-    elif material.has_votes:
-        text = (
-            "Whether votes fall on what tells classes apart is measured where a data set knows boxes of parts or of "
-            "subjects, as cub200, dogs and synthetic do; this one knows none."
-        )
-        blocks.append(Note(text))
-    lead = "Each head of each layer votes for patches; the layers share a budget of tokens that they forward."
-    return Section("votes", "Where the votes fall", "Votes", lead, blocks)
-
-
-def _pointing_row(figure: Values, where: str) -> list[Cell]:
-    return [
-        Cell(where),
-        Cell(share(figure["vote_share"]), figure["vote_share"]),
-        Cell(share(figure["area_share"]), figure["area_share"]),
-        Cell(f"{figure['lift']:.1f}", figure["lift"]),
-        Cell(f"{figure['num_images']:,}", figure["num_images"]),
-    ]
-
-
-def _budgets(epochs: Epochs) -> list[tuple[float, Sequence[int]]]:
-    found = [(float(row["epoch"]), row["budget"]) for row in epochs if row.get("budget")]
-    return [row for row in found if len(row[1]) == len(found[0][1])]
-
-
-def _budget_chart(budgets: Sequence[tuple[float, Sequence[int]]]) -> Chart:
-    last = budgets[-1][1]
-    curves = [
-        Curve(f"layer {layer + 1}", thin([(epoch, float(row[layer])) for epoch, row in budgets]), f"s{layer % 6 + 1}")
-        for layer in range(len(last))
-    ]
-    most = max(range(len(last)), key=lambda layer: last[layer])
-    title = f"Layer {most + 1} forwards most: {last[most]} of {sum(last)} tokens"
-    label = f"Tokens that each layer forwards, over the epochs. {title}."
-    y = Axis("tokens forwarded", 0.0, _highest(curves) * 1.1 or 1.0, as_whole)
-    legend = legend_of(curves) if len(curves) <= _NUM_SERIES else []
-    return Chart(title, draw(curves, epoch_axis(budgets[-1][0]), y, label=label), label, legend)
-
-
-def _budget_table(budgets: Sequence[tuple[float, Sequence[int]]]) -> Table:
-    first, last = budgets[0][1], budgets[-1][1]
-    heads = (Column("layer"), Column("first epoch"), Column("last epoch"), Column("share"))
-    rows = [
-        [Cell(str(number)), Cell(str(before)), Cell(str(after)), Cell(share(after / (sum(last) or 1)))]
-        for number, (before, after) in enumerate(zip(first, last, strict=True), start=1)
-    ]
-    return Table("Budget per layer, in tokens", heads, rows)
