@@ -1,6 +1,7 @@
 """What is on the page of a run, against the report and the predictions that it is made of."""
 
 import html
+import json
 import re
 from html.parser import HTMLParser
 
@@ -119,9 +120,9 @@ def test_every_section_of_the_report_has_its_part(material, page):
     [
         ("Calibration error", ("trust", "after", "calibration_error")),
         ("wrong of the surest 80%", ("selective", "risk_of_surest", 1)),
-        ("species", ("taxonomy", "levels", 0, "accuracy")),
+        ("species, one of 6", ("taxonomy", "levels", 0, "accuracy")),
         ("energy", ("unknown", "scores", 0, "false_alarms")),
-        ("on the telling parts", ("pointing",)),
+        ("votes on the telling parts", ("pointing",)),
     ],
 )
 def test_figures_are_those_of_the_report(material, reader, words, path):
@@ -133,6 +134,70 @@ def test_figures_are_those_of_the_report(material, reader, words, path):
         assert cells[:3] == ["30.0%", "6.0%", "5.0"]
     else:
         assert f"{value['value']:.1%} {value['low'] * 100:.1f} to {value['high'] * 100:.1f}%" in cells
+
+
+def test_what_was_measured_besides_stands_on_the_page(tmp_path):
+    report = make_material(tmp_path).report
+    interval = {"value": 0.25, "low": 0.125, "high": 0.375}
+    curve = {"area": interval, "scores": [0.9, 0.3, 0.1], "low": [0, 0, 0], "high": [1, 1, 1]}
+    more = {
+        "pointing_game": {
+            "hit_share": 0.371, "low": 0.312, "high": 0.434, "area_share": 0.063, "lift": 5.9, "lift_low": 5.0,
+            "lift_high": 6.8, "num_images": 240,
+        },
+        "faithfulness": {
+            "num_images": 200, "num_steps": 2, "num_draws": 3, "shares": [0.0, 0.5, 1.0],
+            "curves": [
+                {"kind": kind, "order": order, **curve}
+                for kind in ("deletion", "insertion")
+                for order in ("votes", "random")
+            ],
+            "differences": [
+                {"kind": kind, "order": "votes", "versus": "random", "difference": interval, "shown": "better"}
+                for kind in ("deletion", "insertion")
+            ],
+        },
+        "retrieval": {
+            "num_queries": 120, "num_gallery": 60, "metric": "cosine", "num_themselves": 0, "num_left_out": 2,
+            **dict.fromkeys(("recall_at_1", "recall_at_5", "mean_average_precision"), interval),
+        },
+    }  # fmt: skip
+    page = make_page(make_material(tmp_path, report={**report, **more}))
+    reader = read(render(page).html)
+    cells = {row[0]: row[1:] for rows in reader.tables.values() for row in rows if row}
+    assert cells["most-voted patch on the telling parts"] == ["37.1% 31.2 to 43.4%", "6.3%", "5.9 5.0 to 6.8", "240"]
+    assert cells["votes"] == ["0.250 0.125 to 0.375"] * 2
+    assert cells["deletion: votes \N{MINUS SIGN} random"] == ["+0.250 +0.125 to +0.375", "better"]
+    assert cells["the nearest is of its class"] == ["25.0% 12.5 to 37.5%"]
+    assert not [section for section in page.sections if section.anchor.startswith("more-")]
+
+
+def test_what_was_not_measured_is_told_with_the_command_that_does(page, text):
+    assert {"faithfulness", "layers", "retrieval"} <= {section.anchor for section in page.sections}
+    for command in ("--split test --faithfulness", "finevote similarity ", "finevote gallery ", "finevote data audit"):
+        assert command in text
+
+
+def test_likeness_of_layers_is_shown_where_it_is_of_these_weights(tmp_path):
+    material = make_material(tmp_path)
+    found = {
+        "num_images": 240, "split": "val", "weights_sha256": "c" * 64, "keep_rate": 1.0,
+        "layers": ["layer 1", "layer 2"],
+        "cka": {"cls": {"minibatch": [[1.0, 0.75], [0.75, None]]}}, "notes": [],
+        "votes": {
+            "offered": [0.6, 0.4],
+            "key": [{"value": 0.8, "low": 0.7, "high": 0.9}, {"value": 0.2, "low": 0.1, "high": 0.3}],
+            "heads": [[0.1, 0.4], [0.3, 0.2]], "area": 0.16,
+        },
+    }  # fmt: skip
+    path = material.folder.similarity / "similarity.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(found))
+    text = render(make_page(material)).html
+    assert "CLS changes most from layer 1 to layer 2: CKA 0.75" in text
+    assert read(text).tables["layers-1-2"][1][1:] == ["60.0%", "80.0% 70.0 to 90.0%", "head 2 40% of votes"]
+    path.write_text(json.dumps({**found, "weights_sha256": "d" * 64}))
+    assert "CLS changes most" not in render(make_page(material)).html
 
 
 def test_probes_stand_beside_the_model(material, reader):

@@ -1,5 +1,6 @@
 """`finevote report` on runs: what it measures, writes and refuses."""
 
+import html
 import json
 import re
 import shutil
@@ -7,16 +8,19 @@ import shutil
 import numpy as np
 import pytest
 
+from finevote.bundle.gallery import read_gallery
 from finevote.data.known_leaks import KnownLeaks, keep_leaks
 from finevote.errors import DataError, RunError, StorageError
 from finevote.evaluation.predictions import load_predictions, save_predictions
 from finevote.measure.evaluate import evaluate
+from finevote.report.choose import choose_mistakes
 from finevote.report.compared import short_names, write_comparison
-from finevote.report.material import gather
+from finevote.report.contrasts import explain_mistakes
+from finevote.report.material import gather, pairs_of
 from finevote.report.provenance import commands
 from finevote.report.run import make_page, write_report
 from finevote.types import Predictions
-from tests.tiny import write_photographs, write_run
+from tests.tiny import CLASSES, write_photographs, write_run
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,60 @@ def test_the_page_is_written_into_the_run_and_says_what_the_report_says(copy):
     assert written.path == copy / "report.html"
     assert written.num_bytes == written.path.stat().st_size
     assert f'<p class="hero-value">{top_1["value"]:.1%}</p>' in text
-    assert text.count("data:image/jpeg") == 9  # every validation image once
+    pictures = re.findall(r'src="(data:image/jpeg[^"]+)"', text)
+    assert len(set(pictures)) == len(pictures) >= 9  # every validation image once, and grey copies of mistakes
+
+
+def test_a_mistake_is_shown_with_what_speaks_for_either_class(copy):
+    material = gather(copy, split="val")
+    mistakes = choose_mistakes(material.predictions, pairs_of(material), material.probabilities, limit=8)
+    assert mistakes
+    told = explain_mistakes(material, mistakes)
+    for one in mistakes:
+        contrast = told[one.row].contrast
+        logits = material.predictions.logits[one.row]
+        assert (contrast.class_a, contrast.class_b) == (CLASSES[one.predicted], CLASSES[one.true])
+        assert contrast.difference == pytest.approx(logits[one.predicted] - logits[one.true], abs=1e-4)
+        assert told[one.row].nearest == (None, None)
+    text = write_report(copy).path.read_text()
+    first = told[mistakes[0].row].contrast
+    assert html.escape(f"Why {first.class_a}, not {first.class_b}?", quote=False) in text
+    assert ('class="for"' in text) == any((one.contrast.contributions > 0).any() for one in told.values())
+
+
+def test_the_nearest_training_photographs_stand_beside_a_mistake_with_their_votes(copy, run):
+    assert run("gallery", copy)[0] == 0
+    material = gather(copy, split="val")
+    mistakes = choose_mistakes(material.predictions, pairs_of(material), material.probabilities, limit=8)
+    told = explain_mistakes(material, mistakes)
+    gallery = read_gallery(copy / "bundle")
+    for one in mistakes:
+        for near, label in zip(told[one.row].nearest, (one.predicted, one.true), strict=True):
+            rows = gallery.embeddings[gallery.labels == label].astype(np.float64)
+            wanted = material.predictions.embeddings[one.row].astype(np.float64)
+            if gallery.metric == "cosine":
+                rows, wanted = (v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (rows, wanted))
+                distance = (1 - rows @ wanted).min()
+            else:
+                distance = np.linalg.norm(rows - wanted, axis=1).min()
+            assert near.class_name == CLASSES[label]
+            assert near.distance == pytest.approx(distance, abs=1e-3)
+            assert near.votes.shape == material.predictions.grid
+    assert "training photograph, distance" in write_report(copy).path.read_text()
+
+
+def test_after_its_time_the_model_is_not_asked_any_further(copy):
+    material = gather(copy, split="val")
+    mistakes = choose_mistakes(material.predictions, pairs_of(material), material.probabilities, limit=8)
+    assert explain_mistakes(material, mistakes, max_seconds=-1.0) == {}
+
+
+def test_without_a_bundle_that_can_be_read_the_page_has_no_contrasts_and_a_warning(copy, caplog):
+    material = gather(copy, split="val")
+    mistakes = choose_mistakes(material.predictions, pairs_of(material), material.probabilities, limit=8)
+    (copy / "bundle" / "model.safetensors").write_bytes(b"cut")
+    assert explain_mistakes(material, mistakes) == {}
+    assert "the report has no contrasts of classes" in caplog.text
 
 
 def test_what_is_saved_is_not_measured_again(copy, monkeypatch):

@@ -167,6 +167,11 @@ class Pair:
     count: str
     photos: Sequence[Photo]
 
+    @property
+    def proportion(self) -> float:
+        """Width over height of a frame that any of the photographs fits in at full width, 1 at least."""
+        return max(1.0, min((width / height for width, height in (photo.size for photo in self.photos)), default=1.0))
+
 
 @dataclass(frozen=True)
 class Pairs:

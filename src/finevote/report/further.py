@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from finevote.report.blocks import Cell, Column, Note, Row, Section, Table
+import shlex
+
+from finevote.report.blocks import Cell, Column, Commands, Note, Row, Section, Table
 from finevote.report.charts import Curve
+from finevote.report.material import Material
 from finevote.report.text import Values, count, number_cell, points_cell, share, share_cell, words
 from finevote.report.trust import curve_points, risk_chart
 
@@ -102,3 +105,32 @@ def augmentation(report: Values) -> Section | None:
     ]
     lead = "What it gains, and costs in forward passes, to average several views of each image."
     return Section("views", "Several views of one image", "Views", lead, [Table("Averaged views", heads, rows)])
+
+
+def retrieval(material: Material) -> Section | None:
+    """Return how well images find training images of their class; how to measure it where that was not done."""
+    found = material.report.get("retrieval")
+    title, lead = (
+        "Finding photographs of the same class",
+        "Whether the nearest training photographs are of an image's class.",
+    )
+    if not found:
+        line = shlex.join(["finevote", "gallery", str(material.folder.path)])
+        about = "Not measured: the bundle had no gallery of training photographs. To make one, and measure again:"
+        more = [] if material.split == "val" else ["--split", material.split]
+        again = shlex.join(["finevote", "evaluate", str(material.folder.path), *more])
+        return Section("retrieval", title, "Retrieval", lead, [Commands(about, [line, again])])
+    names = {
+        "recall_at_1": "the nearest is of its class",
+        "recall_at_5": "one of the nearest five is",
+        "mean_average_precision": "mean average precision",
+    }
+    rows = [[Cell(about), share_cell(found[name])] for name, about in names.items() if found.get(name)]
+    table = Table("Against the training photographs", (Column("", is_number=False), Column("share")), rows)
+    looked = (
+        f"{count(found['num_queries'], 'image')} of the split against {found['num_gallery']:,} training photographs in "
+        f"the bundle, by {words(str(found['metric']))} distance."
+    )
+    if found.get("num_left_out"):
+        looked += f" {found['num_left_out']:,} are of classes that have no other photograph there, and do not count."
+    return Section("retrieval", title, "Retrieval", lead, [table, Note(looked)])

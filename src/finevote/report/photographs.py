@@ -27,6 +27,16 @@ _LEAST_SHOWN = 0.02  # of the largest contribution
 _PLACES = (("upper left", "top", "upper right"), ("left", "middle", "right"), ("lower left", "bottom", "lower right"))
 
 
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A training photograph, whole, how far from a mistake it lies, and the model's final votes, if it has any."""
+
+    image: Image.Image
+    class_name: str
+    distance: float
+    votes: NDArray[np.floating[Any]] | None = None
+
+
 @dataclass
 class Shelf:
     """The photographs of a split, read when they are asked for; those that cannot be read are counted."""
@@ -143,6 +153,18 @@ def contrast_photo(contrast: Contrast, image: Image.Image) -> Photo:
         title=f"Why {one}, not {other}?",
         lines=[f"Blue speaks for {one}, orange for {other}.", f"{told}."],
         discs=discs,
+    )
+
+
+def training_photo(some: Training, view: Preprocessing) -> Photo:
+    """Return what the model sees of a training photograph that a mistake looks like, with its votes."""
+    image = small(crop_to_view(some.image, view))
+    return Photo(
+        image,
+        alt=f"Training photograph of {some.class_name}, at distance {some.distance:.2f}{describe_votes(some.votes)}",
+        title=some.class_name,
+        lines=[f"training photograph, distance {some.distance:.2f}"],
+        discs=discs_of(some.votes, image.size),
     )
 
 

@@ -66,6 +66,7 @@ def make_page(material: Material, *, explain: Explain | None = None) -> Page:
         further.taxonomy(report),
         further.fusion(report),
         further.augmentation(report),
+        further.retrieval(material),
         votes(material),
         inside.faithfulness(material),
         inside.layers(material),
