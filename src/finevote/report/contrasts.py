@@ -21,7 +21,7 @@ from finevote.report.material import Material
 from finevote.report.photographs import Training
 
 _logger = logging.getLogger(__name__)
-MAX_SECONDS = 40.0
+MAX_SECONDS = 25.0
 _NUM_PERMUTATIONS = 16
 
 
