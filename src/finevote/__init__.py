@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finevote.build import build_model
+    from finevote.client import Client
     from finevote.config import Config, list_recipes, load_config
     from finevote.data.registry import open_source
     from finevote.errors import FinevoteError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOME = {  # public name -> module : what it is called there
+    "Client": "finevote.client:Client",
     "Config": "finevote.config:Config",
     "Explanation": "finevote.explanation.explained:Explanation",
     "FineGrainedClassifier": "finevote.model:FineGrainedClassifier",
@@ -43,6 +45,7 @@ _HOME = {  # public name -> module : what it is called there
 }
 
 __all__ = [
+    "Client",
     "Config",
     "Explanation",
     "FineGrainedClassifier",

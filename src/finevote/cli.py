@@ -25,6 +25,7 @@ from finevote.cli_output import backbone_list, backbone_sheet, yaml_lines
 from finevote.cli_predict import predict
 from finevote.cli_probe import probe
 from finevote.cli_report import report, report_of_fit
+from finevote.cli_serve import serve
 from finevote.cli_similarity import similarity
 from finevote.cli_soup import soup
 from finevote.cli_speed import tune_speed
@@ -329,6 +330,7 @@ app.command()(bench)
 app.command("tune-speed")(tune_speed)
 app.command()(calibrate)
 app.command()(export)
+app.command()(serve)
 app.command()(similarity)
 app.command()(gallery)
 app.command()(compare)

@@ -49,6 +49,15 @@ class HubError(FinevoteError):
     """The hub cannot be reached, refuses, or has something else than a bundle."""
 
 
+class ServingError(FinevoteError):
+    """A server cannot start, cannot be reached, or refused a request.
+
+    `status` is the status of HTTP that a server refused with, None where it was not asked or did not answer.
+    """
+
+    status: int | None = None
+
+
 class StorageError(FinevoteError):
     """A file cannot be written: the disk is full, or the place is not writable."""
 

@@ -11,7 +11,7 @@ from PIL import Image
 from finevote.data.resizing import model_input, read_pixels
 from finevote.errors import ArgumentError
 from finevote.evaluation.fusion import joint_logits
-from finevote.evaluation.ranking import Outputs, Ranking
+from finevote.evaluation.ranking import Looked, Outputs, Ranking
 from finevote.onnx_model import OnnxModel
 
 
@@ -50,5 +50,12 @@ class OnnxEngine:
 
     def forward(self, prepared: Sequence[Any]) -> Outputs:
         """Return logits (B, C) and embeddings (B, D)."""
+        looked = self.look(prepared)
+        return looked.logits, looked.embeddings
+
+    def look(self, prepared: Sequence[Any]) -> Looked:
+        """Return logits (B, C), embeddings (B, D), and votes (B, rows, columns) where the classifier has them."""
         output = self.onnx.run(model_input(np.stack(prepared), self.preprocessing))
-        return joint_logits(output.logits[:, None]), output.embedding
+        grid, votes = self.onnx.description.grid, output.votes
+        on_grid = None if votes is None or grid is None else votes.reshape(-1, *grid)
+        return Looked(joint_logits(output.logits[:, None]), output.embedding, on_grid)

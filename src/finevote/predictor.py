@@ -20,7 +20,7 @@ from finevote.errors import ArgumentError, BundleError, DataError
 from finevote.evaluation.answers import AnswerRule
 from finevote.evaluation.calibrator import SetRule
 from finevote.evaluation.fusion import joint_logits
-from finevote.evaluation.ranking import Ask, Outputs, Ranking
+from finevote.evaluation.ranking import Ask, Looked, Outputs, Ranking
 from finevote.onnx_model import SUFFIX as ONNX_SUFFIX
 from finevote.run_folder import RunFolder
 from finevote.types import PLAIN, DataSource, Predictions, Preprocessing, Ranked, Record
@@ -51,6 +51,9 @@ class Engine(Protocol):
 
     def forward(self, prepared: Sequence[Any]) -> Outputs:
         """Return logits (B, C) and embeddings (B, D) of prepared images."""
+
+    def look(self, prepared: Sequence[Any]) -> Looked:
+        """Return the same, and the votes."""
 
 
 class Predictor:

@@ -20,7 +20,7 @@ from finevote.errors import ArgumentError
 from finevote.evaluation.fusion import joint_logits
 from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.predict import evaluation_mode, predict
-from finevote.evaluation.ranking import Outputs, Ranking
+from finevote.evaluation.ranking import Looked, Outputs, Ranking
 from finevote.explaining import Asked, Question, explain_each
 from finevote.explanation.explained import Explanation
 from finevote.types import PLAIN, DataSource, ModelOutput, Predictions
@@ -82,12 +82,19 @@ class TorchEngine:
 
     def forward(self, prepared: Sequence[Tensor]) -> Outputs:
         """Return logits (B, C) and embeddings (B, D), averaged over the views."""
+        looked = self.look(prepared)
+        return looked.logits, looked.embeddings
+
+    def look(self, prepared: Sequence[Tensor]) -> Looked:
+        """Return logits (B, C) and embeddings (B, D), averaged over the views, and votes (B, rows, columns)."""
         images = torch.stack(list(prepared)).to(self.device)  # (B, 3, h, w) uint8
         with evaluation_mode(self.model), torch.inference_mode():
             outputs: list[ModelOutput] = [self.model(cut(images)) for cut in self._cuts.values()]
         logits = torch.stack([output.logits for output in outputs], dim=1).float().cpu().numpy()  # (B, V, C)
         embeddings = torch.stack([output.embedding for output in outputs], dim=1).float().cpu().numpy()  # (B, V, D)
-        return joint_logits(logits), embeddings.mean(axis=1)
+        votes = outputs[0].votes  # the plain view comes first
+        on_grid = None if votes is None else votes.per_patch().reshape(-1, *votes.grid).cpu().numpy()
+        return Looked(joint_logits(logits), embeddings.mean(axis=1), on_grid)
 
     def predict_records(
         self,

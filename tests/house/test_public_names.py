@@ -8,6 +8,7 @@ import finevote
 from tests.house.repository import PACKAGE
 
 PUBLIC = {
+    "Client",
     "Config",
     "Explanation",
     "FineGrainedClassifier",
@@ -47,7 +48,7 @@ def test_the_names_for_type_checkers_are_those_loaded_on_use():
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are():
-    with pytest.raises(AttributeError, match=r"no attribute 'lod'; it offers Config, .*load"):
+    with pytest.raises(AttributeError, match=r"no attribute 'lod'; it offers Client, .*load"):
         finevote.lod  # noqa: B018
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 
+from finevote.data.colours import in_srgb
 from finevote.errors import DataError
 from finevote.progress import Meter
 from finevote.types import DataSource, Record
@@ -42,7 +43,7 @@ def enough_pixels(size: tuple[int, int] | None) -> Iterator[None]:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Return the photograph at `path` as RGB, turned upright by its EXIF orientation.
+    """Return the photograph at `path` as sRGB by its colour profile, turned upright by its EXIF orientation.
 
     Raises:
         DataError: the file is missing, truncated, corrupt, over 178,956,970 pixels, or under 8 pixels a side.
@@ -54,20 +55,22 @@ def read_image(path: Path) -> Image.Image:
         raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
 
 
-def decode_image(content: bytes, *, name: str) -> Image.Image:
-    """Return an encoded photograph as RGB, turned upright; `name` says in messages where it comes from.
+def decode_image(content: bytes, *, name: str, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """Return an encoded photograph as `read_image` does; `name` says in messages where it comes from.
+
+    `formats` are Pillow's names of those that are let in; all that it knows unless given.
 
     Raises:
         DataError: as `read_image`.
     """
     try:
-        return upright_rgb(_shrunk(open_quietly(io.BytesIO(content))))
+        return upright_rgb(_shrunk(open_quietly(io.BytesIO(content), formats=formats)))
     except Exception as error:  # as above
         raise DataError(f"cannot read the image {name}: {_reason(error)}") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return an opened image as RGB, turned upright by its EXIF orientation.
+    """Return an opened image as sRGB by its colour profile, turned upright by its EXIF orientation.
 
     Raises:
         DataError: it is over 178,956,970 pixels, or under 8 pixels a side.
@@ -107,11 +110,11 @@ def read_header(path: Path) -> tuple[int, int, int]:
         raise DataError(f"cannot read the image {path}: {_reason(error)}") from error
 
 
-def open_quietly(file: BinaryIO) -> Image.Image:
+def open_quietly(file: BinaryIO, *, formats: tuple[str, ...] | None = None) -> Image.Image:
     """Read the header, without Pillow's warning from half of the pixels on that it refuses: `_check_size` decides."""
     with _opening, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file)
+        return Image.open(file, formats=formats)
 
 
 def find_unreadable(
@@ -198,7 +201,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         raise DataError("its pixels are fractions, of which no file says what is white: save it with 8 or 16 bits")
     if "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return in_srgb(image if image.mode in ("CMYK", "L") else image.convert("RGB")).convert("RGB")
 
 
 def _reason(error: Exception) -> str:

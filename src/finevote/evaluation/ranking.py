@@ -16,6 +16,18 @@ from finevote.types import PLAIN, Answer, Ranked, Taxonomy
 Outputs = tuple[Logits, NDArray[np.floating[Any]]]  # logits (B, C) and embeddings (B, D)
 
 
+class Looked(NamedTuple):
+    """What a classifier says of a batch, and where it looked.
+
+    logits (B, C) and embeddings (B, D); votes (B, rows, columns), the final votes on the patches of the plain view,
+    None for the plain backbone.
+    """
+
+    logits: Logits
+    embeddings: NDArray[np.floating[Any]]
+    votes: NDArray[np.floating[Any]] | None = None
+
+
 class Ask(NamedTuple):
     """What is wanted of each image: the `top` classes, or a set; an answer where there are thresholds."""
 
