@@ -29,7 +29,7 @@ from finevote.files import sha256_of
 from finevote.measure.evaluate import evaluate
 from finevote.measure.gallery import collect, remove
 from finevote.training.checkpoint import config_hash
-from finevote.training.fit import fit
+from finevote.training.fit import fit, resume
 from tests.tiny import CLASSES, make_config, write_photographs, write_run
 from tests.training.helpers import changed, tiny_config
 
@@ -115,6 +115,20 @@ def test_the_end_of_training_makes_the_gallery(tmp_path):
     assert again.image_ids == gallery.image_ids
     assert again.thumbnails == gallery.thumbnails
     assert again.embeddings == pytest.approx(gallery.embeddings, abs=2e-3)
+
+
+def test_a_training_that_is_stopped_while_it_makes_the_gallery_goes_on_with_that(tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    data = write_photographs(tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr("finevote.training.validate.collect_gallery", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny_config(epochs=1), data, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "bundle").exists()
+    resume(tmp_path / "run")
+    assert len(read_gallery(tmp_path / "run" / "bundle").labels) == 18
 
 
 def test_training_can_leave_the_gallery_out_and_it_can_be_made_later(tmp_path):
