@@ -12,6 +12,7 @@ from typing import Annotated, Any, Never
 
 import typer
 
+from finevote.cli_add import add_class
 from finevote.cli_bench import bench
 from finevote.cli_calibrate import calibrate
 from finevote.cli_data import data_app
@@ -333,6 +334,7 @@ app.command()(export)
 app.command()(serve)
 app.command()(similarity)
 app.command()(gallery)
+app.command("add-class")(add_class)
 app.command()(compare)
 app.command()(sweep)
 app.command()(ablate)

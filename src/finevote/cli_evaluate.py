@@ -12,6 +12,8 @@ from finevote.cli_output import print_rich
 from finevote.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from finevote.evaluation.report import Report
 
 
@@ -35,6 +37,9 @@ def evaluate(
     faithfulness_images: Annotated[
         int | None, typer.Option(min=1, help="Of how many images, drawn evenly, with --faithfulness; 200 unless given.")
     ] = None,
+    with_added: Annotated[
+        bool, typer.Option("--with-added", help="Measure with the classes of add-class instead: what changes by them.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure a run on a split.
@@ -48,6 +53,13 @@ def evaluate(
         raise ArgumentError("--saved runs no model: leave out --faithfulness; what was measured before stays")
     if faithfulness_images is not None and not faithfulness:
         raise ArgumentError("--faithfulness-images is of use with --faithfulness only: add that")
+    if with_added:
+        if saved or faithfulness or views is not None or keep_rate is not None:
+            raise ArgumentError(
+                "--with-added measures the plain view at the bundle's keep rate: give --split and --data"
+            )
+        _measure_with_added(run, split=split, data=data, as_json=as_json)
+        return
     from finevote.measure.evaluate import evaluate as measure
     from finevote.measure.faithfulness import NUM_IMAGES
 
@@ -69,6 +81,18 @@ def evaluate(
         faithfulness=num_followed,
         on_report=show,
     )
+
+
+def _measure_with_added(run: Path, *, split: Split, data: str | None, as_json: bool) -> None:
+    from finevote.added import measure_extended
+
+    figures = measure_extended(run, split=split.value, data=data)
+    if as_json:
+        typer.echo(json.dumps(figures.to_dict(), indent=2, ensure_ascii=False))
+        return
+    print_rich(figures.table())
+    for note in figures.notes():
+        typer.echo(f"\n{note}")
 
 
 def figure(run: Run, split: SplitOption = Split.VAL, data: DataOption = None) -> None:

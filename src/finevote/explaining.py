@@ -16,6 +16,7 @@ from finevote.data.given import Photograph
 from finevote.data.images import enough_pixels
 from finevote.data.transforms import eval_transform, read_resized
 from finevote.errors import ArgumentError, DataError, suggest
+from finevote.evaluation.addition import check_nothing_added, extended_logits
 from finevote.evaluation.answers import AnswerRule, Thresholds, find_thresholds
 from finevote.evaluation.calibrator import SetRule, told_probabilities
 from finevote.evaluation.evidence import Neighbour as FoundNeighbour
@@ -140,10 +141,19 @@ def _check(bundle: Bundle, model: FineGrainedClassifier, question: Question) -> 
     if isinstance(wanted, str) or len(wanted) > 2 or len(set(wanted)) < len(wanted):
         raise ArgumentError(f"contrast={wanted!r} must be (), (A,) or (A, B), with two different classes A and B")
     for name in wanted:
-        if name not in bundle.class_names:
-            raise ArgumentError(f"contrast: there is no class {name!r}{suggest(name, bundle.class_names)}")
+        _check_trained(name, bundle)
     if question.num_permutations < 4 or question.num_permutations % 2:
         raise ArgumentError(f"num_permutations={question.num_permutations} must be an even number from 4")
+
+
+def _check_trained(name: str, bundle: Bundle) -> None:
+    if name in bundle.added_names:
+        raise ArgumentError(
+            f"contrast: {name!r} was added by its photographs, and no votes tell it from others: give classes that the "
+            "model was trained on"
+        )
+    if name not in bundle.class_names:
+        raise ArgumentError(f"contrast: there is no class {name!r}{suggest(name, bundle.class_names)}")
 
 
 def _find_set_rule(
@@ -151,6 +161,7 @@ def _find_set_rule(
 ) -> SetRule | None:
     rule = SetRule(COVERAGE if question.coverage is None else question.coverage, question.sets)
     try:
+        check_nothing_added(bundle.added_names)
         calibration = check_calibration(bundle.calibration, keep_rate=model.keep_rate)
         calibration.count_always_in(rule, num_classes=len(bundle.class_names))  # raises for a bad rule
     except ArgumentError as error:
@@ -168,6 +179,7 @@ def _find_unknown_rule(
         FALSE_ALARMS if question.false_alarms is None else question.false_alarms, unknown_by=question.unknown_by
     )
     try:
+        check_nothing_added(bundle.added_names)
         return find_thresholds(check_calibration(bundle.calibration, keep_rate=model.keep_rate), rule)
     except ArgumentError as error:
         if question.false_alarms is not None:
@@ -232,9 +244,10 @@ class _Explainer:
         bundle, question = self.bundle, self.question
         trunk, output = self._forward(torch.stack([look.resized for look in looks]))
         logits, embeddings = (values.float().cpu().numpy() for values in (output.logits, output.embedding))
-        probabilities, ranks = told_probabilities(logits, bundle.calibration), rank_classes(logits)
+        every = extended_logits(logits, embeddings, bundle.additions)  # (B, C and the added)
+        probabilities, ranks = told_probabilities(every, bundle.calibration), rank_classes(every)
         sets, verdicts = self._find_sets(probabilities, ranks), self._judge(logits, embeddings)
-        evidence = self._find_evidence(logits, embeddings, [look.image_id for look in looks])
+        evidence = self._find_evidence(every, embeddings, [look.image_id for look in looks])
         maps = vote_maps(output.votes) if output.votes is not None else []
         for row, look in enumerate(looks):
             named = ranks[row, : question.top]
@@ -249,14 +262,14 @@ class _Explainer:
                 votes=maps[row],
                 prediction_set=sets[row],
                 verdict=verdicts[row],
-                contrast=self._contrast(trunk, row, ranks[row]),
+                contrast=self._contrast(trunk, row, rank_classes(logits)[row]),
                 evidence=evidence[row],
                 notes=self.notes,
                 true_name=look.true_name,
             )
 
     def _names(self, labels: Iterable[int]) -> tuple[str, ...]:
-        return tuple(self.bundle.class_names[label] for label in labels)
+        return tuple(self.bundle.all_class_names[label] for label in labels)
 
     def _forward(self, resized: Tensor) -> tuple[TrunkOutput, ModelOutput]:
         """Return what the trunk gave, and the output of the same pass, for resized images (B, 3, h, w) uint8."""
@@ -288,13 +301,13 @@ class _Explainer:
     def _find_evidence(
         self, logits: Logits, embeddings: Logits, image_ids: Sequence[str]
     ) -> list[tuple[Evidence, ...]]:
-        if self.gallery is None or len(self.bundle.class_names) < 2:
+        if self.gallery is None or len(self.bundle.all_class_names) < 2:
             return [()] * len(logits)
         found = find_evidence(
             self.gallery,
             logits,
             embeddings,
-            class_names=self.bundle.class_names,
+            class_names=self.bundle.all_class_names,
             num_each=self.question.num_neighbours,
             names=image_ids,
         )

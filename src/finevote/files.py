@@ -149,6 +149,11 @@ def remove_temporaries(folder: Path, *, of: str | None = None) -> None:
                 path.unlink()
 
 
+def is_temporary(name: str) -> bool:
+    """Tell whether a file is called as those are that become another when they are whole."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{32}\.tmp", name) is not None
+
+
 def sync_folder(path: Path) -> None:
     """Make a rename in `path` last; systems that cannot sync a folder are left to their own order of writing."""
     with contextlib.suppress(OSError):

@@ -55,6 +55,11 @@ class EvaluationFolder:
         return self.path / "faithfulness.png"
 
     @property
+    def added_json(self) -> Path:
+        """How the classifier fares with the classes that were added to it; there only if that was asked."""
+        return self.path / "added.json"
+
+    @property
     def classes_csv(self) -> Path:
         """The figures of each class."""
         return self.path / "classes.csv"

@@ -17,6 +17,7 @@ from finevote.data.transforms import read_resized
 from finevote.data.views import as_resized, view_cuts
 from finevote.devices import find_device
 from finevote.errors import ArgumentError
+from finevote.evaluation.addition import extended_logits, joined_gallery, warn_of_keep_rate
 from finevote.evaluation.fusion import joint_logits
 from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.predict import evaluation_mode, predict
@@ -58,22 +59,29 @@ class TorchEngine:
         self._cuts = view_cuts(bundle.preprocessing, views=views)
         if keep_rate is not None:
             self.model.set_keep_rate(keep_rate)
+        warn_of_keep_rate(bundle.additions, keep_rate=self.model.keep_rate)
 
     @cached_property
     def gallery(self) -> Gallery | None:
-        """The training images that the bundle remembers, None without any; raises BundleError if it is damaged."""
-        return None if self.folder is None else read_gallery(self.folder)
+        """The training images that the bundle remembers, and those of added classes; None without a gallery.
+
+        Raises:
+            BundleError: it is damaged.
+        """
+        found = None if self.folder is None else read_gallery(self.folder)
+        return None if found is None else joined_gallery(found, self.bundle.additions)
 
     @property
     def ranking(self) -> Ranking:
         """What turns logits into answers, at the keep rate that the model has now."""
         bundle = self.bundle
         return Ranking(
-            class_names=bundle.class_names,
+            class_names=bundle.all_class_names,
             calibration=bundle.calibration,
             taxonomy=bundle.taxonomy,
             keep_rate=self.model.keep_rate,
             views=self.views,
+            added=bundle.added_names,
         )
 
     def prepare(self, read: Callable[[], Image.Image]) -> Tensor:
@@ -86,7 +94,10 @@ class TorchEngine:
         return looked.logits, looked.embeddings
 
     def look(self, prepared: Sequence[Tensor]) -> Looked:
-        """Return logits (B, C) and embeddings (B, D), averaged over the views, and votes (B, rows, columns)."""
+        """Return logits (B, C), of added classes too, and embeddings (B, D), averaged over the views, and votes.
+
+        These are (B, rows, columns), of the plain view.
+        """
         images = torch.stack(list(prepared)).to(self.device)  # (B, 3, h, w) uint8
         with evaluation_mode(self.model), torch.inference_mode():
             outputs: list[ModelOutput] = [self.model(cut(images)) for cut in self._cuts.values()]
@@ -94,6 +105,7 @@ class TorchEngine:
         embeddings = torch.stack([output.embedding for output in outputs], dim=1).float().cpu().numpy()  # (B, V, D)
         votes = outputs[0].votes  # the plain view comes first
         on_grid = None if votes is None else votes.per_patch().reshape(-1, *votes.grid).cpu().numpy()
+        logits = extended_logits(logits, embeddings, self.bundle.additions)
         return Looked(joint_logits(logits), embeddings.mean(axis=1), on_grid)
 
     def predict_records(

@@ -94,6 +94,7 @@ def make():
         probes=probes(),
         curves=curves(),
         gallery=gallery(),
+        added=("later",),
     )
     return measurement, make_report(predictions(), measurement, class_names=list("abcdef"), sections=sections)
 
@@ -110,6 +111,7 @@ def test_every_key_is_described():
         "augmentation",
         "faithfulness",
         "retrieval",
+        "added",
     }
     assert kinds == set(report.sections)
     page = PAGE.read_text(encoding="utf-8")

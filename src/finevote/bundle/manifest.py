@@ -55,6 +55,20 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         BundleError: it is missing, cut, changed, or of another format.
     """
+    content = read_content(folder)
+    try:
+        return Manifest.model_validate({**content, "sha256": content_hash(content)})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise BundleError(f"{folder / MANIFEST_NAME} is not valid ({problems}): {ADVICE}") from None
+
+
+def read_content(folder: Path) -> dict[str, Any]:
+    """Return what bundle.json holds, as it was written, but for its hash, which is checked; it may be sealed again.
+
+    Raises:
+        BundleError: it is missing, cut, changed, or of another format.
+    """
     path = folder / MANIFEST_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -69,13 +83,9 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} has format version {found}, but this finevote reads {FORMAT_VERSION}: "
             "install the finevote that wrote it, or write the bundle anew"
         )
-    if content.pop("sha256", None) != (sha256 := content_hash(content)):
+    if content.pop("sha256", None) != content_hash(content):
         raise BundleError(f"{path} was changed after it was written: {ADVICE}")
-    try:
-        return Manifest.model_validate({**content, "sha256": sha256})
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise BundleError(f"{path} is not valid ({problems}): {ADVICE}") from None
+    return content
 
 
 def content_of(manifest: Manifest) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finevote.build import build_model
+from finevote.bundle.additions import load_additions
 from finevote.bundle.calibration import load_calibration
 from finevote.bundle.checks import REPLACEABLE, check_files
 from finevote.bundle.manifest import ADVICE, CALIBRATION_NAME, WEIGHTS_NAME, Manifest, read_manifest
 from finevote.config import Config, config_from_values
 from finevote.errors import BundleError, FinevoteError
+from finevote.evaluation.addition import Addition
 from finevote.evaluation.calibrator import Calibration
 from finevote.model import FineGrainedClassifier
 from finevote.types import Preprocessing, Taxonomy
@@ -26,7 +28,7 @@ class Bundle:
     """A loaded bundle.
 
     `model` is in evaluation mode on the CPU, `calibration` None where no images calibrated it, `taxonomy` None where
-    that of the classes is not known.
+    that of the classes is not known. `additions` are classes that were added to the trained ones.
     """
 
     model: FineGrainedClassifier
@@ -36,6 +38,17 @@ class Bundle:
     manifest: Manifest
     calibration: Calibration | None = None
     taxonomy: Taxonomy | None = None
+    additions: tuple[Addition, ...] = ()
+
+    @property
+    def added_names(self) -> tuple[str, ...]:
+        """The classes that were added, in the order of their logits."""
+        return tuple(name for addition in self.additions for name in addition.class_names)
+
+    @property
+    def all_class_names(self) -> tuple[str, ...]:
+        """The trained classes, then those that were added."""
+        return self.class_names + self.added_names
 
 
 def load_bundle(folder: Path, *, with_parts: bool = True) -> Bundle:
@@ -64,6 +77,7 @@ def load_bundle(folder: Path, *, with_parts: bool = True) -> Bundle:
         manifest,
         calibration,
         manifest.taxonomy,
+        load_additions(folder, manifest),
     )
 
 

@@ -119,7 +119,7 @@ def _describe(
             distance=float(distance),
             image_id=gallery.image_ids[row],
             path=gallery.path(row),
-            thumbnail=gallery.thumbnails[row] if gallery.thumbnails else None,
+            thumbnail=(gallery.thumbnails[row] or None) if gallery.thumbnails else None,
         )
         for row, distance in zip(rows.tolist(), distances, strict=True)
         if row >= 0

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finevote.errors import ArgumentError
+from finevote.evaluation.addition import check_nothing_added
 from finevote.evaluation.answers import AnswerRule, Thresholds, find_answers, find_thresholds
 from finevote.evaluation.calibrator import Calibration, SetRule, told_probabilities
 from finevote.evaluation.metrics import Logits, rank_classes
@@ -41,7 +42,8 @@ class Ranking:
     """What turns a classifier's logits into answers.
 
     `calibration` is None where no images calibrated it, `keep_rate` that at which the classifier runs, `views`
-    what it looks at of each image; it was calibrated on the plain view.
+    what it looks at of each image; it was calibrated on the plain view. `added` are those classes that were added to
+    the trained ones, without which it was calibrated.
     """
 
     class_names: tuple[str, ...]
@@ -49,17 +51,20 @@ class Ranking:
     taxonomy: Taxonomy | None
     keep_rate: float = 1.0
     views: str = PLAIN
+    added: tuple[str, ...] = ()
 
     def check(self, *, top: int, sets: SetRule | None = None, rule: AnswerRule | None = None) -> Ask:
         """Return what is asked for, with the thresholds of the rule.
 
         Raises:
-            ArgumentError: `top` is under 1, or there is no calibration that holds for `sets` or `rule`.
+            ArgumentError: `top` is under 1, or there is no calibration that holds for `sets` or `rule`, as it does not
+                where classes were added.
         """
         if top < 1:
             raise ArgumentError(f"top={top} must be 1 or more: how many classes to name")
         if sets is None and rule is None:
             return Ask(top)
+        check_nothing_added(self.added)
         if self.views != PLAIN:
             raise ArgumentError(
                 f"what is promised was calibrated on the plain view, and does not hold for views={self.views!r}: "

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from finevote.bundle.additions import load_added_names
 from finevote.bundle.gallery import read_gallery
 from finevote.bundle.manifest import WEIGHTS_NAME, Manifest, read_manifest
 from finevote.bundle.read import Bundle, read_beside_model
@@ -194,6 +195,7 @@ def _report(found: Findings, manifest: Manifest, calibration: Calibration | None
         curves=found.curves,
         gallery=gallery,
         seen=found.measurement.seen,
+        added=load_added_names(find_bundle(Path(found.measurement.run)), manifest),
     )
     return make_report(found.predictions, found.measurement, class_names=manifest.class_names, sections=sections)
 

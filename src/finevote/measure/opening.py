@@ -83,6 +83,21 @@ def _open_known(folder: RunFolder, bundle: Bundle | Manifest, *, split: str, dat
     return restore_split(source, divided) if split == "val" else source
 
 
+def held_out_names(folder: RunFolder, *, split: str, data: str | Path | None) -> dict[str, str]:
+    """Return {image_id: class} of the images of `split` whose classes were held out of training.
+
+    Raises:
+        DataError: as `open_split`.
+    """
+    held_out = folder.read_json(folder.data_json).get("held_out_classes", ())
+    if not held_out:
+        return {}
+    source = _open(folder, split=split, data=data)
+    records = [record for name in source.splits for record in source.splits[name]]
+    names = {record.image_id: source.class_names[record.label] for record in records}
+    return {image_id: name for image_id, name in names.items() if name in held_out}
+
+
 def _open(folder: RunFolder, *, split: str, data: str | Path | None) -> DataSource:
     """Return all classes of the data set, undivided: train and val, or test."""
     saved = folder.read_json(folder.data_json)

@@ -1,9 +1,10 @@
 """Which kinds of figures a report has beside its headline, and their pictures. A new kind takes its place here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from finevote.evaluation.added_figures import AddedNote
 from finevote.evaluation.augmentation import measure_augmentation
 from finevote.evaluation.calibrator import Calibration, appoint_judges
 from finevote.evaluation.faithfulness import FaithfulnessCurves
@@ -47,6 +48,7 @@ def find_sections(
     curves: FaithfulnessCurves | None = None,
     gallery: Gallery | None = None,
     seen: Mapping[str, str] | None = None,
+    added: Sequence[str] = (),
 ) -> dict[str, Section]:
     """Return the sections of a split's report by name, from what is saved alone.
 
@@ -60,6 +62,7 @@ def find_sections(
         curves: of deletion and insertion, where they were measured.
         gallery: of the bundle at the keep rate of the predictions; None where there is none.
         seen: images whose very file the model was fitted to, to that one.
+        added: the classes that were added to the trained ones.
 
     Raises:
         ArgumentError: there are no images, an image's class is not known, or a logit is not finite.
@@ -78,6 +81,7 @@ def find_sections(
         "augmentation": measure_augmentation(predictions),
         "faithfulness": None if curves is None else measure_faithfulness(curves, predictions),
         "retrieval": measure_retrieval(predictions, gallery, seen=seen),
+        "added": AddedNote(tuple(added)) if added else None,
     }
     return {name: section for name, section in sections.items() if section is not None}
 
