@@ -11,7 +11,7 @@ from finevote.data import synthetic
 from finevote.demo import DemoFigures, run_demo
 from finevote.errors import RunError
 from finevote.evaluation.measurement import Measurement
-from finevote.evaluation.pointing import PointingFigure
+from finevote.evaluation.pointing import PointingFigure, PointingGame
 from finevote.evaluation.report import make_report
 from finevote.types import Predictions
 
@@ -27,13 +27,13 @@ SMALL = (
 )
 
 
-def make_report_of(num_correct, num_images, pointing=None):
+def make_report_of(num_correct, num_images, pointing=None, game=None):
     """Return the report of four classes of which the first `num_correct` images are right."""
     labels = np.arange(num_images) % 4
     taken = np.where(np.arange(num_images) < num_correct, labels, (labels + 1) % 4)
     logits = np.eye(4, dtype=np.float32)[taken]
     predictions = Predictions(tuple(map(str, range(num_images))), labels, logits)
-    measurement = Measurement(run="r", data="d", split="test", bundle_sha256="", pointing=pointing)
+    measurement = Measurement(run="r", data="d", split="test", bundle_sha256="", pointing=pointing, pointing_game=game)
     return make_report(predictions, measurement, class_names="abcd")
 
 
@@ -72,6 +72,12 @@ def test_the_votes_are_compared_with_the_area_of_the_parts():
     assert "30.0% of the final votes" in sentence
     assert "cover 6.0% of the view" in sentence
     assert "5.0 times as many" in sentence
+
+
+def test_the_most_voted_patch_is_told_too():
+    game = PointingGame(0.36, 0.32, 0.41, 0.06, 6.0, 5.33, 6.83, 4)
+    sentence = demo._vote_sentence(make_report_of(1, 4, PointingFigure(0.30, 0.06, 5.0, 4), game))
+    assert sentence.endswith("in 36.0% of the images, 6.0 times as often as by area (5.3 to 6.8).")
 
 
 def test_without_final_votes_the_sentence_says_so():

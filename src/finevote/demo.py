@@ -134,9 +134,16 @@ def _vote_sentence(report: Report) -> str:
     if report.pointing is None:
         return "No final votes were cast."
     votes, area, lift, _ = report.pointing
-    return (
+    sentence = (
         f"{votes:.1%} of the final votes fall in the telling parts, which cover {area:.1%} of the view: "
         f"{lift:.1f} times as many as by area."
+    )
+    if report.pointing_game is None:
+        return sentence
+    game = report.pointing_game
+    return (
+        f"{sentence} The most-voted patch lies in one of them in {game.hit_share:.1%} of the images, "
+        f"{game.lift:.1f} times as often as by area ({game.lift_low:.1f} to {game.lift_high:.1f})."
     )
 
 
