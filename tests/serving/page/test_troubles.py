@@ -83,6 +83,43 @@ def test_a_server_that_is_gone_is_said_and_what_waits_is_sent_when_it_is_back(sh
         assert not page.locator("#gone").is_visible()
 
 
+def test_it_goes_on_by_itself_when_the_server_is_back(show):
+    page = show()
+    page.clock.install()
+    page.route("**/*", lambda route: route.abort())
+    page.set_input_files("#files", photographs(1))
+    page.wait_for_selector("#gone:not([hidden])")
+    page.clock.run_for(4000)
+    assert page.locator("#gone").is_visible()
+    page.unroute("**/*")
+    page.clock.run_for(4000)
+    wait_done(page, 1)
+    assert page.locator(".card.done").count() == 1
+    assert not page.locator("#gone").is_visible()
+
+
+def test_what_is_stopped_is_not_sent_and_can_be_tried_again(show):
+    page = show()
+    sent = []
+
+    def hold(route):
+        sent.append(route)
+        if len(sent) == 2:
+            page.get_by_role("button", name="Stop").dispatch_event("click")
+        else:
+            route.continue_()
+
+    page.route("**/v1/predict*", hold)
+    page.set_input_files("#files", photographs(*range(9)))
+    wait_done(page, 9)
+    assert len(sent) == 2
+    assert page.locator(".card.done").count() == 4
+    page.locator(".card").nth(5).click()
+    assert "since you stopped" in page.locator("#answer .sure").inner_text()
+    page.get_by_role("button", name="Try again").click()
+    until(page, "document.querySelectorAll('.card.done').length === 5")
+
+
 def test_a_key_is_asked_for_and_sent(show, bundle):
     with serving(bundle, api_key="open sesame") as url:
         page = show(url, is_told=False)
