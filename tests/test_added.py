@@ -155,6 +155,7 @@ def test_explanations_know_the_added_classes(run, new):
     explained = predictor.explain(new / "white" / "0.png", top=9)
     assert explained.ranked.class_names == predictor.predict(new / "white" / "0.png", top=9).class_names
     assert (explained.prediction_set, explained.verdict) == (None, None)
+    assert not explained.is_calibrated
     assert any("were added to the bundle" in note for note in explained.notes)
     with pytest.raises(ArgumentError, match="'white' was added by its photographs, and no votes tell it"):
         predictor.explain(new / "white" / "0.png", contrast=("white", "red"))

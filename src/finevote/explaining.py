@@ -258,7 +258,7 @@ class _Explainer:
                 ranked=Ranked(
                     look.image_id, self._names(named), tuple(float(probabilities[row, label]) for label in named)
                 ),
-                is_calibrated=bundle.calibration is not None,
+                is_calibrated=bundle.calibration is not None and not bundle.additions,
                 votes=maps[row],
                 prediction_set=sets[row],
                 verdict=verdicts[row],
