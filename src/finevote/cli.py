@@ -34,6 +34,8 @@ from finevote.cli_study import ablate, compare, sweep
 from finevote.errors import ArgumentError, FinevoteError, plain_message
 
 DEFAULT_RECIPE = "flowers102_dinov2_s14"
+_LEFT_OUT = frozenset({"torch", "torchvision", "timm", "lightning"})  # where finevote only runs exported files
+_INSTALL = "pip install finevote"
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer's own or click's, depending on its version
 
 app = typer.Typer(
@@ -69,13 +71,19 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        text = " ".join(str(error).splitlines())
-        _stop(f"unexpected {type(error).__name__}: {text} (run it again with --debug for the trace)", code=1)
+        _stop_unexpected(error)
 
 
 def _stop(message: str, *, code: int) -> Never:
     typer.echo(f"error: {message}", err=True)
     sys.exit(code)
+
+
+def _stop_unexpected(error: Exception) -> Never:
+    if isinstance(error, ModuleNotFoundError) and error.name in _LEFT_OUT:
+        _stop(f"{error.name} is not installed, and only an exported .onnx file can do without: {_INSTALL}", code=2)
+    text = " ".join(str(error).splitlines())
+    _stop(f"unexpected {type(error).__name__}: {text} (run it again with --debug for the trace)", code=1)
 
 
 def _stop_usage(error: Any) -> Never:

@@ -126,7 +126,7 @@ def _tell_weakness(predictor: Predictor, rule: SetRule) -> None:
     """Say where sets hold classes for want of validation images alone."""
     from finevote.evaluation.conformal import fewest_images
 
-    calibration, num_classes = predictor.bundle.calibration, len(predictor.class_names)
+    calibration, num_classes = predictor.ranking.calibration, len(predictor.class_names)
     if calibration is not None and (always := calibration.count_always_in(rule, num_classes=num_classes)):
         whose = " of a class" if rule.each_class else ""
         which = "all classes" if always == num_classes else f"{always} of {num_classes} classes"

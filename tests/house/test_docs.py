@@ -75,7 +75,7 @@ def test_settings_that_are_named_exist(text):
 
 
 def without_files(text: str) -> str:
-    return re.sub(r"[\w/]+\.(md|py|png|json|yaml|csv|safetensors)\b", "", text)
+    return re.sub(r"[\w/]+\.(md|py|png|json|yaml|csv|safetensors|onnx|pt2)\b", "", text)
 
 
 @each_document

@@ -1,14 +1,18 @@
 """From the votes of a forward pass to maps in image coordinates, through resize and centre crop."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from finevote.errors import ArgumentError
 from finevote.explanation.explained import Map, VoteMaps
 from finevote.types import Box, Preprocessing, Votes
+
+if TYPE_CHECKING:  # so that those who only place maps in photographs do without torch
+    from torch import Tensor
 
 
 class HeadShare(NamedTuple):

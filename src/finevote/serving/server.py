@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from finevote.errors import FinevoteError, ServingError
+from finevote.onnx_model import SUFFIX as ONNX_SUFFIX
 from finevote.serving.app import create_app
 from finevote.serving.lifecycle import Lifecycle
 from finevote.serving.logs import configure_logs, log
@@ -144,10 +145,11 @@ def _address(host: str, port: int) -> str:
 
 def _work(settings: Settings, listener: socket.socket, num_threads: int) -> None:
     """Be one of several processes."""
-    import torch
-
     configure_logs()
-    torch.set_num_threads(num_threads)
+    if settings.bundle.suffix != ONNX_SUFFIX:  # an exported file runs where there is no torch
+        import torch
+
+        torch.set_num_threads(num_threads)
     try:
         app = create_app(settings)
     except FinevoteError as error:

@@ -13,7 +13,6 @@ from finevote.sharing.card_figures import calibration, figures, limits
 from finevote.sharing.card_text import bullets, figure_of, plain, section, table
 from finevote.sharing.facts import Facts
 
-CARD_NAME = "README.md"
 _NUM_CLASSES = 60  # named in the card; bundle.json has all
 _HUB_LICENCES = frozenset({"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0"})  # its own ids
 _MARK = "<!-- Written by `finevote push` from what the bundle and its run say; a new push writes it anew. -->"

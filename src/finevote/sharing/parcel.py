@@ -8,7 +8,8 @@ from pathlib import Path
 
 from finevote.bundle.checks import check_files
 from finevote.bundle.manifest import GALLERY_NAMES, MANIFEST_NAME, Manifest, content_of, sealed
-from finevote.sharing.card import CARD_NAME, write_card
+from finevote.sharing.card import write_card
+from finevote.sharing.connection import CARD_NAME
 from finevote.sharing.facts import gather_facts
 
 

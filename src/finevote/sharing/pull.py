@@ -12,8 +12,7 @@ from finevote.bundle.checks import check_files
 from finevote.bundle.manifest import MANIFEST_NAME, WEIGHTS_NAME, Manifest, read_manifest
 from finevote.errors import HubError, StorageError
 from finevote.files import atomic_folder, check_space
-from finevote.sharing.card import CARD_NAME
-from finevote.sharing.connection import check_repository, connect, hub_errors
+from finevote.sharing.connection import CARD_NAME, check_repository, connect, hub_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
