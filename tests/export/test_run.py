@@ -1,12 +1,15 @@
 """A run exported: the file answers as the run does, says all that a bundle says, and is refused where it does not."""
 
 import json
+import shutil
 from functools import partial
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
+from finevote.added import add_classes
 from finevote.data.images import read_image
 from finevote.data.resizing import model_input, read_pixels
 from finevote.errors import ArgumentError, BundleError, ExportError
@@ -109,6 +112,23 @@ def test_a_file_that_loses_more_than_allowed_is_not_written(finished, tmp_path, 
     with pytest.raises(ExportError, match=r"drop of 10\.00 points, allowed are 1\.00; nothing was written"):
         export(finished, precision=Precision.INT8, out=tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_added_classes_are_told_to_be_left_out(finished, tmp_path, caplog):
+    run = shutil.copytree(finished, tmp_path / "run")
+    add_classes(run, write_new(tmp_path / "new"))
+    done = export(run, format=Format.TORCH, out=tmp_path / "model.pt2")
+    assert done.parity.agreement == 1
+    assert "the 1 classes that were added are left out of the file, which has the trained ones: violet" in caplog.text
+
+
+def write_new(folder):
+    """Write one new class of three photographs."""
+    for number in range(3):
+        path = folder / "violet" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24), (150, 50, 190 + number)).save(path)
+    return folder
 
 
 def test_a_program_of_torch_has_full_precision_only(finished):

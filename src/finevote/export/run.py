@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,8 @@ from finevote.predictor import Predictor
 from finevote.progress import Meter
 from finevote.run_folder import RunFolder
 from finevote.types import DataSource
+
+_logger = logging.getLogger(__name__)
 
 MAX_DROP = 0.01
 
@@ -85,6 +88,12 @@ def export(
     folder = RunFolder.open(Path(run))
     predictor = Predictor.load(folder.path)
     bundle = predictor.bundle
+    if bundle.added_names:
+        _logger.warning(
+            "the %d classes that were added are left out of the file, which has the trained ones: %s",
+            len(bundle.added_names),
+            ", ".join(bundle.added_names),
+        )
     source = open_split(folder, bundle, split="val", data=data)
     path = out or folder.path / "export" / f"model-{precision}{_SUFFIXES[format]}"
     candidate: Candidate
