@@ -130,3 +130,17 @@ def test_a_key_is_asked_for_and_sent(show, bundle):
         until(page, NAMED)
         give(page, *photographs(1))
         assert page.locator(".card.done").count() == 1
+
+
+def test_a_key_that_is_given_late_still_brings_all_that_is_told_of_the_model(show, bundle):
+    with serving(bundle, api_key="open sesame") as url:
+        page = show(url, is_told=False)
+        page.wait_for_selector("#key[open]")
+        page.get_by_role("button", name="Not now").click()
+        page.set_input_files("#files", photographs(1))
+        page.wait_for_selector("#key[open]")
+        page.get_by_role("textbox", name="Key").fill("open sesame")
+        page.keyboard.press("Enter")
+        wait_done(page, 1)
+        until(page, NAMED)
+        assert len(bars(page)) == 3
