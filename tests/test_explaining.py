@@ -108,7 +108,7 @@ def test_promises_that_are_asked_for_and_cannot_be_kept_are_refused(uncalibrated
 def test_at_another_keep_rate_nothing_is_promised(tmp_path, photo):
     predictor = Predictor.load(write_calibrated(tmp_path / "bundle"), keep_rate=0.5)
     why = predictor.explain(photo)
-    assert (why.prediction_set, why.verdict) == (None, None)
+    assert (why.prediction_set, why.verdict, why.is_calibrated) == (None, None, False)
     assert "calibrated at keep rate 1" in why.notes[0]
 
 

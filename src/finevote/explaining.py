@@ -258,7 +258,7 @@ class _Explainer:
                 ranked=Ranked(
                     look.image_id, self._names(named), tuple(float(probabilities[row, label]) for label in named)
                 ),
-                is_calibrated=bundle.calibration is not None and not bundle.additions,
+                is_calibrated=self._is_calibrated,
                 votes=maps[row],
                 prediction_set=sets[row],
                 verdict=verdicts[row],
@@ -267,6 +267,12 @@ class _Explainer:
                 notes=self.notes,
                 true_name=look.true_name,
             )
+
+    @property
+    def _is_calibrated(self) -> bool:
+        """Whether the calibration is of the classes and of the keep rate that the model has now."""
+        calibration = self.bundle.calibration
+        return calibration is not None and calibration.keep_rate == self.model.keep_rate and not self.bundle.additions
 
     def _names(self, labels: Iterable[int]) -> tuple[str, ...]:
         return tuple(self.bundle.all_class_names[label] for label in labels)
