@@ -57,6 +57,10 @@ def explain(
     """
     if no_contrast and (contrast or orders is not None):
         raise ArgumentError("--no-contrast leaves out what --contrast and --orders ask for: leave out either")
+    if orders is not None and (orders < 4 or orders % 2):
+        raise ArgumentError(f"--orders {orders} must be an even number from 4: they come in pairs")
+    if len(contrast or ()) == 2 and len(set(contrast or ())) == 1:
+        raise ArgumentError("--contrast holds two different classes against each other: give one, or two that differ")
     if len(contrast or ()) > 2:
         raise ArgumentError(f"--contrast holds two classes against each other, and {len(contrast or ())} are given")
     from finevote.data.listing import list_images
