@@ -65,11 +65,6 @@ class EvaluationFolder:
         return self.path / "classes.csv"
 
     @property
-    def reliability_png(self) -> Path:
-        """How often the model is right, over how sure it is."""
-        return self.path / "reliability.png"
-
-    @property
     def examples_png(self) -> Path:
         """Right and wrong predictions."""
         return self.path / "examples.png"

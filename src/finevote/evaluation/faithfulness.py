@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from finevote.backbones.rollout import attention_rollout
 from finevote.errors import RunError
-from finevote.evaluation.curves import delete_and_insert, num_passes, patch_counts
+from finevote.evaluation.curves import delete_and_insert, patch_counts
 from finevote.evaluation.patch_orders import order_by_votes, order_patches, random_orders
 from finevote.evaluation.predict import evaluation_mode
 from finevote.evaluation.predictions import MEASURE_AGAIN, read_arrays
@@ -114,11 +114,6 @@ def follow_orders(
         insertion=np.concatenate(insertion),
         num_draws=num_draws,
     )
-
-
-def passes_per_image(num_patches: int, *, with_votes: bool) -> int:
-    """Return how many forward passes `follow_orders` makes for each image with its usual steps and draws."""
-    return num_passes(NUM_DRAWS + 1 + with_votes, num_patches, num_steps=NUM_STEPS)
 
 
 def save_curves(path: Path, curves: FaithfulnessCurves) -> None:
