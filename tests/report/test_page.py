@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -198,6 +199,26 @@ def test_likeness_of_layers_is_shown_where_it_is_of_these_weights(tmp_path):
     assert read(text).tables["layers-1-2"][1][1:] == ["60.0%", "80.0% 70.0 to 90.0%", "head 2 40% of votes"]
     path.write_text(json.dumps({**found, "weights_sha256": "d" * 64}))
     assert "CLS changes most" not in render(make_page(material)).html
+
+
+def test_a_damaged_likeness_of_layers_is_left_out_with_the_command_that_makes_it(tmp_path, caplog):
+    material = make_material(tmp_path)
+    path = material.folder.similarity / "similarity.json"
+    path.parent.mkdir()
+    same = {"weights_sha256": "c" * 64, "keep_rate": 1.0, "split": "val", "num_images": 240, "layers": ["layer 1"]}
+    for damage in ({}, {"cka": {"cls": {"minibatch": 5}}}, {"cka": {"cls": {"minibatch": [["x"]]}}, "votes": [1]}):
+        path.write_text(json.dumps({**same, **damage}))
+        assert "finevote similarity " in " ".join(read(render(make_page(material)).html).texts)
+        assert "similarity.json is not as it was written" in caplog.messages[-1]
+
+
+def test_no_probability_below_one_is_told_as_certain_and_none_above_zero_as_impossible(tmp_path):
+    material = make_material(tmp_path, is_calibrated=False)
+    logits = np.zeros_like(material.predictions.logits)
+    logits[:, 0] = 9.0  # of six classes: 99.9% and 0.01%
+    material = replace(material, predictions=replace(material.predictions, logits=logits))
+    told = re.findall('class="what">([^<]*)<', render(make_page(material)).html)
+    assert set(told) == {"&gt;99%", "&lt;1%"}
 
 
 def test_probes_stand_beside_the_model(material, reader):

@@ -141,6 +141,12 @@ def test_images_that_were_moved_are_found_by_data(copy, made, tmp_path):
     assert "<img" in write_report(copy, data=moved).path.read_text()
 
 
+def test_images_that_are_not_where_they_are_said_to_be_are_an_error(copy, tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        write_report(copy, data=tmp_path / "nowhere")
+    assert not (copy / "report.html").exists()
+
+
 def test_a_run_that_lacks_what_is_not_needed_still_has_a_page(copy):
     (copy / "metrics.jsonl").unlink(missing_ok=True)
     report = copy / "evaluation" / "val" / "report.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from finevote.report.headline import SPLITS
 from finevote.report.material import Material
 from finevote.report.text import Values, count, figure_of, number_cell, sentence, share, share_cell
 
+_logger = logging.getLogger(__name__)
 _ORDERS = {"votes": "s1", "rollout": "s2", "random": "muted"}
 _LEADS = {
     DELETION: "Patches are taken away: the faster the probability falls, the more they mattered",
@@ -89,10 +91,18 @@ def layers(material: Material) -> Section:
     """Return how alike layers are and who carries the votes, as `finevote similarity` found; or how to find it."""
     title = "What the layers do"
     found = _read(material)
-    if found is None:
-        line = shlex.join(["finevote", "similarity", str(material.folder.path)])
-        about = "How alike the layers are, and which layers and heads carry the votes, is measured by:"
-        return Section("layers", title, "Layers", "", [Commands(about, [line])])
+    if found is not None:
+        try:
+            return _layers_found(found, title)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            _logger.warning("left out of the report: similarity.json is not as it was written (%r)", error)
+    line = shlex.join(["finevote", "similarity", str(material.folder.path)])
+    about = "How alike the layers are, and which layers and heads carry the votes, is measured by:"
+    return Section("layers", title, "Layers", "", [Commands(about, [line])])
+
+
+def _layers_found(found: Values, title: str) -> Section:
+    """Return what was found; any error of a part that is missing or of another kind is left to the caller."""
     blocks: list[Block] = [Row([_cka_chart(found), *([_vote_table(found)] if found.get("votes") else [])])]
     if found.get("votes"):
         area = f"{found['votes']['area']:.0%}"
@@ -103,7 +113,8 @@ def layers(material: Material) -> Section:
             )
         )
     blocks += [Note(sentence(note)) for note in found.get("notes", ())]
-    split = SPLITS.get(found["split"], found["split"])
+    name = str(found["split"])
+    split = SPLITS.get(name, name)
     lead = f"How alike they are, and what each gives to the answer, on {count(found['num_images'], split + ' image')}."
     return Section("layers", title, "Layers", lead, blocks)
 

@@ -81,6 +81,7 @@ def gather(run: Path | str, *, split: str, data: str | Path | None = None, ablat
         ablation: the folder of an ablation or sweep to show beside the run; None: the one that it lies in, if it does.
 
     Raises:
+        DataError: the images are not at `data`.
         RunError: `run` is no run, its report cannot be read, or `ablation` holds no ablation or sweep.
         As `evaluate` does, for what has not been measured.
     """
@@ -131,6 +132,8 @@ def _open_shelf(
     try:
         source = open_split(folder, manifest, split=split, data=data)
     except (FinevoteError, OSError) as error:
+        if data is not None:
+            raise
         _logger.warning("the report has no photographs: %s", error)
         return None, str(error)
     records = {record.image_id: record for record in source.splits[split]}

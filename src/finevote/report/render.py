@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from finevote.errors import StorageError
+from finevote.explanation.telling import percent
 from finevote.files import atomic_write
 from finevote.report.blocks import Page, Photo
 from finevote.report.photographs import data_uri
@@ -92,6 +93,7 @@ def _fill(page: Page, level: Level) -> str:
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         uri=_encoder(level),
+        percent=percent,
         kept=lambda photos: keep(photos, level.share),
     )
 
