@@ -33,6 +33,7 @@ RUN pip install --constraint constraints.txt ".[serve]"
 FROM python:${PYTHON} AS server
 ENV PATH=/venv/bin:$PATH \
     HOME=/tmp \
+    ORT_DISABLE_TELEMETRY=1 \
     XDG_CACHE_HOME=/tmp/cache \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1

@@ -6,8 +6,10 @@ the calibration's arrays as base64 of safetensors.
 
 import base64
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -118,13 +120,26 @@ class OnnxModel:
         return OnnxOutput(found["logits"], found["embedding"], found.get("votes"))
 
 
+def import_onnxruntime(part: str = "") -> Any:
+    """Return ONNX Runtime, or a module in it, with its telemetry off.
+
+    Its published builds send events to their maker and leave an identifier in the user's cache unless they are told not
+    to before they start; ORT_DISABLE_TELEMETRY=0 in the environment lets them.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        return import_module(f"onnxruntime.{part}" if part else "onnxruntime")
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "onnx") from None
+
+
 def _open_session(path: Path, *, num_threads: int) -> Any:
     if not path.is_file():
         raise BundleError(f"there is no file {path}: {_ADVICE}")
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "onnx") from None
+    onnxruntime = import_onnxruntime()
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads

@@ -68,6 +68,13 @@ def test_a_file_predicts_as_it_does_beside_torch(bare, model, tmp_path):
 
 
 @pytest.mark.slow
+def test_nothing_is_left_in_the_home_of_the_user(bare, model, tmp_path):
+    done = run_bare(bare, *COMMAND, "predict", model, model.with_name("photo.jpg"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*")) == []  # by default ONNX Runtime keeps an identifier there, and sends events
+
+
+@pytest.mark.slow
 def test_what_needs_torch_says_so(bare, model, tmp_path):
     for command in (("predict", model.parent / "run", model.parent / "photo.jpg"), ("soup", "a", "b")):
         done = run_bare(bare, *COMMAND, *command, cwd=tmp_path)

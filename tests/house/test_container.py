@@ -86,6 +86,12 @@ def test_what_is_written_goes_to_tmp_alone(image):
     assert settings["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
+@each_image
+def test_nobody_is_told_of_what_is_served(image):
+    settings = dict(pair.split("=", 1) for text in lines_of(image, "ENV") for pair in shlex.split(text))
+    assert settings["ORT_DISABLE_TELEMETRY"] == "1"
+
+
 def test_nothing_is_fetched_by_add_and_nothing_is_the_latest():
     assert not any(line.name == "ADD" for line in instructions())
     outside = [base for base in bases().values() if base not in bases()]

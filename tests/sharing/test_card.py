@@ -6,11 +6,13 @@ import shutil
 import pytest
 import yaml
 
+from finevote.added import add_classes
 from finevote.bundle.manifest import MANIFEST_NAME, WEIGHTS_NAME, content_hash, read_manifest
 from finevote.errors import BundleError
 from finevote.evaluation.intervals import wilson_interval
 from finevote.sharing.card_text import plain
 from finevote.sharing.parcel import pack
+from tests.training.helpers import make_photographs
 
 
 @pytest.fixture
@@ -184,6 +186,18 @@ def test_the_command_prints_the_card_alone(run, measured_run):
     code, out, _ = run("card", measured_run)
     assert code == 0
     assert out == pack(measured_run).card
+
+
+def test_classes_that_were_added_are_named_and_promise_nothing(own, tmp_path):
+    make_photographs(tmp_path / "new", num_train=3, num_val=1)
+    (tmp_path / "new" / "train" / "red").rename(tmp_path / "teal")
+    add_classes(own, tmp_path / "teal")
+    parcel = pack(own)
+    assert "Names which of 4 classes" in parcel.card
+    assert "Classes added later, from photographs without training: teal. The figures are without them." in parcel.card
+    assert "promise nothing now" in parcel.card
+    assert "added-1.safetensors" in parcel.files
+    assert any("names and places of their photographs" in note for note in parcel.notes)
 
 
 def test_an_uncalibrated_bundle_promises_nothing(own):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from finevote.added import add_classes
 from finevote.build import build_model, build_preprocessing
 from finevote.bundle.manifest import WEIGHTS_NAME, read_manifest
 from finevote.bundle.read import load_bundle
@@ -23,7 +24,7 @@ from finevote.predictor import Predictor
 from finevote.run_folder import RunFolder
 from finevote.soup.run import make_soup
 from tests.tiny import CLASSES, make_config, write_photographs, write_run
-from tests.training.helpers import changed
+from tests.training.helpers import changed, make_photographs
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +248,16 @@ def test_the_command_prints_all_and_what_to_do_next(run, runs, tmp_path):
 def test_a_soup_of_soups_can_be_made(runs, tmp_path):
     _, first = make_soup(runs[:2], kind="uniform", out=tmp_path / "first")
     assert make_soup([first, runs[2]], kind="uniform", out=tmp_path / "second")[1].is_dir()
+
+
+def test_added_classes_are_left_out_and_said_to_be(runs, tmp_path, caplog):
+    make_photographs(tmp_path / "new", num_train=3, num_val=1)
+    (tmp_path / "new" / "train" / "red").rename(tmp_path / "teal")
+    add_classes(runs[0], tmp_path / "teal")
+    soup, path = make_soup(runs, kind="uniform", out=tmp_path / "soup")
+    assert "the classes added to" in caplog.text
+    assert load_bundle(path / "bundle").all_class_names == CLASSES
+    assert right_of(path).mean() == pytest.approx(soup.uniform.accuracy.value)
 
 
 def test_another_kind_is_refused(runs):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finevote.errors import MissingExtraError
 from finevote.export.program import INPUT
+from finevote.onnx_model import import_onnxruntime
 
 # What ranks patches and counts votes stays in float32, as under autocast in training.
 _EXACT_OPS = (
@@ -38,7 +38,7 @@ class Precision(StrEnum):
 
 def to_half(model: Any) -> Any:
     """Return an ONNX graph with weights and matrix products in half precision; inputs and outputs stay float32."""
-    converter = _onnxruntime_tool("transformers.float16")
+    converter = import_onnxruntime("transformers.float16")
     blocked = [*converter.DEFAULT_OP_BLOCK_LIST, *_EXACT_OPS]
     return converter.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
 
@@ -54,8 +54,8 @@ def to_int8(model: Any, batches: Callable[[], Iterator[NDArray[np.float32]]]) ->
     """
     import onnx
 
-    quantization = _onnxruntime_tool("quantization")
-    shapes = _onnxruntime_tool("quantization.shape_inference")
+    quantization = import_onnxruntime("quantization")
+    shapes = import_onnxruntime("quantization.shape_inference")
     with tempfile.TemporaryDirectory() as folder:
         whole, prepared, small = (str(Path(folder) / name) for name in ("whole.onnx", "prepared.onnx", "small.onnx"))
         onnx.save(model, whole)
@@ -80,12 +80,3 @@ def _reader(base: Any, batches: Iterator[NDArray[np.float32]]) -> Any:
             return None if images is None else {INPUT: images}
 
     return Reader()
-
-
-def _onnxruntime_tool(name: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(f"onnxruntime.{name}")
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "onnx") from None

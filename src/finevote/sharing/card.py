@@ -86,8 +86,9 @@ def _about(facts: Facts) -> list[str]:
     model = manifest.config["model"]
     rows, columns = manifest.preprocessing.image_size
     heads = "whose heads vote for the telling patches" if model["voting"]["enabled"] else "with a plain classifier"
+    num_classes = len(manifest.class_names) + len(facts.added_names)
     text = (
-        f"Names which of {len(manifest.class_names):,} classes a photograph shows. A vision transformer "
+        f"Names which of {num_classes:,} classes a photograph shows. A vision transformer "
         f"({plain(model['backbone'])}) {heads}, at {rows} x {columns} px. {_beginning(facts)}"
     )
     if facts.soup is not None:
@@ -117,6 +118,9 @@ def _classes(facts: Facts) -> list[str]:
         counts = [len({names[level] for names in taxonomy.lineages}) for level in range(len(taxonomy.levels))]
         levels = ", ".join(f"{count:,} of {plain(level)}" for level, count in zip(taxonomy.levels, counts, strict=True))
         lines += ["", f"Levels of their taxonomy, by number: {levels}."]
+    if facts.added_names:
+        added = ", ".join(plain(name) for name in facts.added_names)
+        lines += ["", f"Classes added later, from photographs without training: {added}. The figures are without them."]
     return lines
 
 

@@ -57,6 +57,8 @@ def calibration(facts: Facts) -> list[str]:
     """Return how far probabilities, sets and verdicts can be believed, as measured."""
     if not facts.is_calibrated:
         return ["The model is not calibrated: its probabilities, sets and verdicts promise nothing."]
+    if facts.added_names:
+        return ["Classes were added after the calibration: probabilities, sets and verdicts promise nothing now."]
     items = ["Calibrated by one temperature on validation images; thresholds of sets and unknowns come from them too"]
     split, report = _best_measured(facts)
     trust = (report or {}).get("trust")
@@ -80,7 +82,8 @@ def calibration(facts: Facts) -> list[str]:
 
 def limits(facts: Facts) -> list[str]:
     """Return what the figures do not show, and what the model must not be used for."""
-    what = f"It knows {len(facts.manifest.class_names):,} classes and names one of them whatever the photograph shows"
+    num_classes = len(facts.manifest.class_names) + len(facts.added_names)
+    what = f"It knows {num_classes:,} classes and names one of them whatever the photograph shows"
     items = [f"{what}, unless it is asked to tell unknown ones. {_told_unknown(facts)}"]
     if facts.reports:
         items.append(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finevote.backbones.published import WeightsOrigin
+from finevote.bundle.additions import load_added_names
 from finevote.bundle.manifest import CALIBRATION_NAME, WEIGHTS_NAME, Manifest, read_manifest
 from finevote.data.catalogue import DATASETS
 from finevote.data.published import DatasetInfo
@@ -26,7 +27,8 @@ class Facts:
     """All that a model card can tell.
 
     `reports` holds, by split, what was measured with these very weights; `data` is what data.json of the run says,
-    empty where there is no run; `published` the data set, where it is one that is known by name.
+    empty where there is no run; `published` the data set, where it is one that is known by name; `added_names` the
+    classes that were added to the trained ones.
     """
 
     folder: Path
@@ -35,6 +37,7 @@ class Facts:
     data: Mapping[str, Any] = field(default_factory=dict)
     num_test_openings: int | None = None
     published: DatasetInfo | None = None
+    added_names: tuple[str, ...] = ()
 
     @property
     def is_calibrated(self) -> bool:
@@ -76,8 +79,9 @@ def gather_facts(run: Path | str) -> Facts:
     place = find_bundle(Path(run))
     manifest = read_manifest(place)
     folder = _run_of(Path(run), place)
+    added = load_added_names(place, manifest)
     if folder is None:
-        return Facts(place, manifest, published=_find_published(manifest.details.get("data")))
+        return Facts(place, manifest, published=_find_published(manifest.details.get("data")), added_names=added)
     data = folder.read_json(folder.data_json)
     return Facts(
         folder=place,
@@ -86,6 +90,7 @@ def gather_facts(run: Path | str) -> Facts:
         data=data,
         num_test_openings=count_openings(folder).num,
         published=_find_published(data.get("data")) or _find_published(manifest.details.get("data")),
+        added_names=added,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from finevote.bundle.additions import added_files
 from finevote.bundle.checks import check_files
 from finevote.bundle.manifest import GALLERY_NAMES, MANIFEST_NAME, Manifest, content_of, sealed
 from finevote.sharing.card import write_card
@@ -73,6 +74,8 @@ def _notes(manifest: Manifest, *, left_out: list[str], with_gallery: bool) -> li
         notes.append("the gallery stays here, since it tells of training images: --with-gallery gives it too")
     elif with_gallery and set(GALLERY_NAMES) & manifest.files.keys():
         notes.append("the gallery goes along: names, places and thumbnails of training images become readable")
+    if added_files(manifest.files):
+        notes.append("the added classes go along: names and places of their photographs become readable")
     place = str(manifest.details.get("data") or "")
     if place.startswith(("/", "~")) or "\\" in place:
         notes.append(f"bundle.json says where the data lay on this machine: {place}")

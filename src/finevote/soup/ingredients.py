@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finevote.bundle.additions import added_files
 from finevote.bundle.checks import REPLACEABLE, check_files
 from finevote.bundle.manifest import WEIGHTS_NAME, Manifest, read_manifest
 from finevote.data.items import list_some
@@ -14,6 +16,8 @@ from finevote.errors import ArgumentError, DataError
 from finevote.measure.opening import count_openings
 from finevote.predictor import find_bundle
 from finevote.run_folder import RunFolder
+
+_logger = logging.getLogger(__name__)
 
 _OF_TRAINING = frozenset(  # settings of the model that leave no trace in a finished one but in its weights
     {
@@ -95,6 +99,8 @@ def _load(path: Path) -> Ingredient:
     check_files(place, manifest, passed_over=REPLACEABLE)
     if not folder.read_json(folder.split_json)["splits"].get("val"):
         raise DataError(f"{path} was trained without validation, by which a soup is chosen: leave it out")
+    if added_files(manifest.files):
+        _logger.warning("the classes added to %s rest on its own weights, and are left out of the soup", path)
     return Ingredient(folder, manifest, count_openings(folder).num)
 
 

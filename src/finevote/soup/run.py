@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def make_soup(
     if out is not None:
         RunFolder.check_free(out)
     ingredients = load_ingredients(runs)
-    vessel = load_bundle(ingredients[0].bundle, with_parts=False)
+    vessel = replace(load_bundle(ingredients[0].bundle, with_parts=False), additions=())
     source = open_split(ingredients[0].folder, vessel, split="val", data=data)
     pot = _Pot(ingredients, vessel, source)
     with Meter("soup", total=2 * len(ingredients) * len(source.splits["val"])) as meter:
