@@ -13,8 +13,8 @@ from finevote.config import CacheKind, Config
 from finevote.data.subset import even_share
 from finevote.data.thumbnails import make_thumbnails
 from finevote.evaluation.gallery import Gallery, half_precision, relative_paths
+from finevote.evaluation.nearness import Metric
 from finevote.evaluation.predict import evaluation_mode
-from finevote.evaluation.search import Metric
 from finevote.model import FineGrainedClassifier
 from finevote.progress import Meter
 from finevote.types import Batch, DataSource, ModelOutput, Preprocessing

@@ -41,3 +41,11 @@ def test_light_modules_import_no_heavy_library(module):
     done = run(f"import sys, finevote.{module}\nprint(*sorted(HEAVY & set(sys.modules)))")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("module", ["onnx_engine", "predictor", "serving.server", "sharing.pull"])
+def test_what_runs_where_there_is_no_torch_imports_none(module):
+    left_out = {"torch", "timm", "sklearn", "matplotlib"}
+    done = run(f"import sys, finevote.{module}\nprint(*sorted({left_out} & set(sys.modules)))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""

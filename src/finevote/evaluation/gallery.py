@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finevote.errors import ArgumentError
 from finevote.evaluation.metrics import Labels
-from finevote.evaluation.search import Metric, check_metric
+from finevote.evaluation.nearness import Metric, check_metric
 
 _MOST_OF_HALF = float(np.finfo(np.float16).max)
 

@@ -12,8 +12,9 @@ from finevote.evaluation.figure import Figure, percent, share_of
 from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.means import mean_interval
 from finevote.evaluation.metrics import Labels, Rates
+from finevote.evaluation.nearness import Metric
 from finevote.evaluation.rows import take_rows
-from finevote.evaluation.search import Metric, Rows, Vectors, ranked_rows
+from finevote.evaluation.search import Rows, Vectors, ranked_rows
 from finevote.types import Predictions
 
 Flags = NDArray[np.bool_]

@@ -5,7 +5,7 @@ comes first.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from finevote.errors import ArgumentError, MissingExtraError, suggest
+from finevote.errors import ArgumentError, MissingExtraError
+from finevote.evaluation.nearness import Metric
 
-Metric = Literal["euclidean", "cosine"]
 Vectors = NDArray[np.floating[Any]]
 Rows = NDArray[np.int64]
 
@@ -84,12 +84,6 @@ def ranked_rows(
         keys = np.concatenate([_keys(asked, block, first, left_out) for first, block in _blocks(bank, metric)], axis=1)
         keys.sort(axis=1)
         yield some, _rows_of(keys)
-
-
-def check_metric(metric: str) -> None:
-    """Raise ArgumentError unless it is a metric that is known."""
-    if metric not in get_args(Metric):
-        raise ArgumentError(f"the metric {metric!r} is not known{suggest(metric, get_args(Metric))}")
 
 
 def _check(bank: Vectors, queries: Vectors) -> None:
