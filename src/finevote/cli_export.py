@@ -47,8 +47,8 @@ def export(
     Preprocessing, classes, calibration and votes come with it. The file is written only if it answers as the run does
     on the validation photographs.
     """
-    if max_drop < 0:
-        raise ArgumentError(f"--max-drop {max_drop:g} must be 0 or more points")
+    if not 0 <= max_drop <= 100:
+        raise ArgumentError(f"--max-drop {max_drop:g} must be 0 to 100 points")
     from finevote.export.precision import Precision
     from finevote.export.run import Format
     from finevote.export.run import export as write

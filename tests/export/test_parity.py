@@ -52,3 +52,10 @@ def test_a_gain_is_no_drop():
     exported = LOGITS.copy()
     exported[3] = [0.0, 1.0, 0.0]  # right where the bundle is wrong
     check_parity(compare_logits(LOGITS, exported, LABELS), precision=Precision.INT8, max_drop=0.0)
+
+
+def test_a_limit_that_is_no_number_lets_no_drop_through():
+    exported = LOGITS.copy()
+    exported[0] = [0.5, 1.0, 0.0]
+    with pytest.raises(ExportError, match="nothing was written"):
+        check_parity(compare_logits(LOGITS, exported, LABELS), precision=Precision.INT8, max_drop=float("nan"))

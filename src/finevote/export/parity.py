@@ -61,7 +61,7 @@ def check_parity(parity: Parity, *, precision: Precision, max_drop: float) -> No
                 f"{parity.largest_difference:.2g} (allowed: {TOLERANCE:g}), and of {parity.num_images:,} images "
                 f"{1 - parity.agreement:.1%} get another class; nothing was written"
             )
-    elif parity.drop > max_drop:
+    elif not parity.drop <= max_drop:  # a limit that is no number limits nothing, and is not met
         raise ExportError(
             f"{precision} names {parity.top_1_exported:.2%} of {parity.num_images:,} validation images right, the "
             f"bundle {parity.top_1:.2%}: a drop of {parity.drop * 100:.2f} points, allowed are {max_drop * 100:.2f}; "
