@@ -118,6 +118,9 @@ def _up(value: float, axis: Axis) -> float:
     return _TOP + height - (value - axis.low) / (axis.high - axis.low or 1.0) * height
 
 
+_ROOM_FOR_NUMBER = 30  # side of a cell that a number of two digits fits in
+
+
 def heat_map(values: Sequence[Sequence[float | None]], names: Sequence[str], *, label: str) -> Markup:
     """Return a square map of values from 0 to 1 over the same names on both sides; a None is left blank."""
     number = len(names)
@@ -132,6 +135,11 @@ def heat_map(values: Sequence[Sequence[float | None]], names: Sequence[str], *, 
                 place = f'x="{_MAP_LEFT + column * side:.1f}" y="{top + row * side:.1f}"'
                 shade = f'width="{side - 1:.1f}" height="{side - 1:.1f}" fill-opacity="{min(max(value, 0.0), 1.0):.3f}"'
                 parts.append(f'<rect class="cell" {place} {shade}><title>{value:.3f}</title></rect>')
+                if side >= _ROOM_FOR_NUMBER:
+                    css = "on-dark" if value > 0.5 else "on-light"
+                    parts.append(
+                        _text(f"{value:.2f}", _MAP_LEFT + (column + 0.5) * side, middle, anchor="middle", css=css)
+                    )
     foot = top + number * side
     every = max(1, -(-number // 7))
     parts += [

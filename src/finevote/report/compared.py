@@ -130,7 +130,9 @@ def _sentence(duel: Duel, names: Mapping[str, str]) -> str:
     found = f"{duel.difference * 100:+.1f} points, 95% interval {duel.low * 100:+.1f} to {duel.high * 100:+.1f}"
     first, other, told = names[duel.first], names[duel.other], verdict(duel)
     if told == "no difference shown":
-        return f"No difference is shown between {first} and {other} ({found})."
+        excludes_zero = duel.low > 0 or duel.high < 0
+        exact = f"; the exact test decides, p {p_value(duel.p_adjusted)} after Holm" if excludes_zero else ""
+        return f"No difference is shown between {first} and {other} ({found}{exact})."
     return f"{other} is {told} than {first} ({found}, p {p_value(duel.p_adjusted)} after Holm)."
 
 

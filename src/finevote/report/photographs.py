@@ -146,7 +146,10 @@ def contrast_photo(contrast: Contrast, image: Image.Image) -> Photo:
         for row, column in zip(*np.nonzero(np.abs(values) > _LEAST_SHOWN * highest), strict=True)
     ]
     added = float(values.sum())
-    told = f"The patches add {added:+.2f} of the {contrast.difference:+.2f} by which the logits differ"
+    told = (
+        f"Logits differ by {contrast.difference:+.2f}: {contrast.difference_without:+.2f} without any voted patch, "
+        f"{added:+.2f} by the patches"
+    )
     return Photo(
         ImageOps.grayscale(image).convert("RGB"),
         alt=f"Patches that speak for {one} and for {other}: {told}",
