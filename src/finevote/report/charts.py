@@ -136,7 +136,7 @@ def heat_map(values: Sequence[Sequence[float | None]], names: Sequence[str], *, 
                 shade = f'width="{side - 1:.1f}" height="{side - 1:.1f}" fill-opacity="{min(max(value, 0.0), 1.0):.3f}"'
                 parts.append(f'<rect class="cell" {place} {shade}><title>{value:.3f}</title></rect>')
                 if side >= _ROOM_FOR_NUMBER:
-                    css = "on-dark" if value > 0.5 else "on-light"
+                    css = "on-dark" if value > 0.75 else "on-light"
                     parts.append(
                         _text(f"{value:.2f}", _MAP_LEFT + (column + 0.5) * side, middle, anchor="middle", css=css)
                     )
