@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,8 +68,8 @@ def serve(
         batch_wait_ms=batch_wait_ms,
         queue_images=queue,
         max_images=max_images,
-        max_image_bytes=None if max_image_mib is None else round(max_image_mib * _MIB),
-        max_request_bytes=None if max_request_mib is None else round(max_request_mib * _MIB),
+        max_image_bytes=_as_bytes("--max-image-mib", max_image_mib),
+        max_request_bytes=_as_bytes("--max-request-mib", max_request_mib),
         max_pixels=max_pixels,
         request_timeout_s=timeout,
     )
@@ -86,11 +87,20 @@ def _read_settings(**given: Any) -> Settings:
     return read_settings(**given)
 
 
+def _as_bytes(option: str, mib: float | None) -> int | None:
+    if mib is None:
+        return None
+    if not isfinite(mib):
+        raise ArgumentError(f"{option} {mib} must be a number of MiB, e.g. 20")
+    return round(mib * _MIB)
+
+
 def _read_key(path: Path) -> str:
     try:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"cannot read the API key in {path}: {error}") from None
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ArgumentError(f"cannot read the API key in {path}: {reason}") from None
     if not key or not key.isascii() or not key.isprintable():
         raise ArgumentError(f"{path} holds no API key: write one line of letters and digits into it")
     return key

@@ -118,6 +118,7 @@ class Batcher(Generic[Item, Result]):
             self._num_coming -= 1
             if self._is_over:
                 job.future.set_exception(unavailable("the server is stopping"))
+                return
             self._jobs.append(job)
             self._changed.notify_all()
 

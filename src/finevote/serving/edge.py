@@ -53,6 +53,7 @@ class Edge:
         is_work = scope["path"].startswith("/v1/")
         with self._lifecycle.answering() if is_work and not self._lifecycle.is_stopping else nullcontext():
             try:
+                _check_framing(scope)
                 self._check(scope, is_work=is_work)
                 await self._app(scope, exchange.receive, exchange.send)
             except Refusal as refusal:
@@ -159,6 +160,18 @@ class _Exchange:
                     await self.receive()
         except TimeoutError:
             pass
+
+
+def _check_framing(scope: Scope) -> None:
+    """Refuse a body whose end is told twice: what passed it on may have believed the other (RFC 9112, 6.1)."""
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+        raise Refusal(
+            400,
+            "the request has both Content-Length and Transfer-Encoding",
+            allowed="one of them",
+            what_to_do="check what sent this, or a proxy between",
+            headers={"connection": "close"},
+        )
 
 
 def _is_empty(scope: Scope) -> bool:

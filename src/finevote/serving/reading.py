@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from typing import NamedTuple
 
 from python_multipart.exceptions import FormParserError
@@ -119,7 +120,7 @@ def _parse_type(content_type: str) -> tuple[str, dict[str, str]]:
     message = Message()
     message["content-type"] = content_type or "application/octet-stream"
     options = message.get_params(failobj=[], header="content-type")[1:]
-    return message.get_content_type(), {name.lower(): str(value) for name, value in options}
+    return message.get_content_type(), {name.lower(): collapse_rfc2231_value(value) for name, value in options}
 
 
 class _Form:

@@ -45,6 +45,7 @@ class Service:
         self._settings = settings
         self._metrics = metrics
         self._predictor = served.predictor
+        self._whole = asyncio.Semaphore(settings.decode_threads)  # photographs held in full, which may have 150 MB each
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="finevote-decode")
         self._batcher: Batcher[Any, Looked] = Batcher(
             self._look,
@@ -126,10 +127,11 @@ class Service:
 
     async def _explain(self, upload: Upload, query: schemas.ExplainQuery) -> Explanation:
         with self._batcher.places(1) as places:
-            read = await self.in_pool(partial(self._reader, upload))
-            explanation: Explanation = await asyncio.wrap_future(
-                places.call(partial(self._explain_read, upload.name, read, query))
-            )
+            async with self._whole:
+                read = await self.in_pool(partial(self._reader, upload))
+                explanation: Explanation = await asyncio.wrap_future(
+                    places.call(partial(self._explain_read, upload.name, read, query))
+                )
             return explanation
 
     async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
