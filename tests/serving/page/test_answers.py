@@ -102,6 +102,21 @@ def test_the_nearest_training_photographs_are_shown(show):
     assert page.locator(".near .none").all_inner_texts() == ["train/b.jpg", "train/c.jpg"]
 
 
+def test_the_nearest_training_photographs_are_those_of_the_interface(show, server):
+    page = show()
+    if not page.request.get(f"{server}v1/model").json()["can"]["evidence"]:
+        pytest.skip("the server does not look into the gallery of its bundle")
+    give(page, *photographs(1))
+    (result,) = ask(page, server, "v1/predict", 1, evidence="true")["results"]
+    near = [one for group in result["evidence"] for one in group["neighbours"]]
+    assert len(near) >= 2
+    assert page.locator(".near h3").all_inner_texts() == [readable(group["class"]) for group in result["evidence"]]
+    assert page.locator(".near small").all_inner_texts() == [f"{one['distance']:.3f}" for one in near]
+    widths = page.eval_on_selector_all(".near img", "images => images.map(image => image.naturalWidth)")
+    assert len(widths) == len(near)
+    assert min(widths) > 0
+
+
 def test_photographs_of_one_name_keep_their_own_answers(show, server):
     page = show()
     files = [{**file, "name": "IMG_0001.png"} for file in photographs(11, 12)]
