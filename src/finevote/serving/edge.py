@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -67,6 +67,15 @@ class Edge:
         self._record(scope, exchange)
 
     def _check(self, scope: Scope, *, is_work: bool) -> None:
+        num_bytes = len(scope.get("raw_path") or b"") + len(scope["query_string"]) + sum(map(len, _flat(scope)))
+        if num_bytes > self._settings.max_head_bytes:  # where it came in one piece, the parser lets it pass
+            raise Refusal(
+                431,
+                f"the head of the request has {num_bytes:,} bytes",
+                allowed=f"up to {self._settings.max_head_bytes:,} bytes",
+                what_to_do="send fewer and shorter headers",
+                kind="too_large",
+            )
         if is_work and self._lifecycle.is_stopping:
             raise unavailable("the server is stopping", kind="stopping")
         key = self._settings.api_key
@@ -177,6 +186,10 @@ def _check_framing(scope: Scope) -> None:
 def _is_empty(scope: Scope) -> bool:
     lengths = [value for name, value in scope["headers"] if name == b"content-length"]
     return lengths == [b"0"]
+
+
+def _flat(scope: Scope) -> Iterator[bytes]:
+    return (text for pair in scope["headers"] for text in pair)
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from finevote.bundle.gallery import read_gallery
 from finevote.bundle.manifest import WEIGHTS_NAME
 from finevote.data.catalogue import DATASETS
 from finevote.errors import ArgumentError
 from finevote.evaluation.calibrator import Calibration
+from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.intervals import wilson_interval
 from finevote.evaluation.ranking import Ranking, check_calibration
 from finevote.evaluation.selective import promise_error
@@ -33,7 +35,10 @@ _MEASURED = ("top_1", "top_5", "macro")
 
 @dataclass(frozen=True)
 class Served:
-    """A predictor and what is told of it. `voting` is None where nothing can be explained."""
+    """A predictor and what is told of it.
+
+    `voting` is None where nothing can be explained, `gallery` where no training photograph can be shown.
+    """
 
     predictor: Predictor
     reference: schemas.ModelReference
@@ -43,6 +48,7 @@ class Served:
     licences: tuple[schemas.Licence, ...]
     versions: Mapping[str, str]
     precision: str = "fp32"
+    gallery: Gallery | None = None
 
     @property
     def is_onnx(self) -> bool:
@@ -77,7 +83,7 @@ class Served:
                 votes=self.has_votes,
                 explain=self.voting is not None,
                 contrast=self.voting is not None,
-                evidence=False,
+                evidence=self.gallery is not None,
                 levels=calibration is not None and taxonomy is not None,
             ),
             limits=schemas.LimitDetails(
@@ -143,7 +149,14 @@ def _served_bundle(predictor: Predictor, settings: Settings, blank: Image.Image)
         hashes={"bundle": manifest.sha256, "weights": weights},
         licences=_licences(manifest.details),
         versions=_versions(manifest.versions),
+        gallery=_gallery(find_bundle(settings.bundle), keep_rate=predictor.model.keep_rate),
     )
+
+
+def _gallery(folder: Path, *, keep_rate: float) -> Gallery | None:
+    """Return the bundle's gallery if it holds at a keep rate."""
+    gallery = read_gallery(folder)
+    return gallery if gallery is not None and gallery.keep_rate == keep_rate else None
 
 
 def _voting(maps: VoteMaps) -> schemas.VotingDetails:

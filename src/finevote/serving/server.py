@@ -75,15 +75,14 @@ def serve(
     """
     served = load_served(settings)
     with listen(host, port) as listener:
-        address = _address(host, listener.getsockname()[1])
+        app = create_app(settings, served=served) if workers == 1 else None  # else each worker loads its own
         configure_logs()
         listener.listen(_BACKLOG)
-        announce(address, served)
+        announce(_address(host, listener.getsockname()[1]), served)
         log("start", model=served.reference.name, sha256=served.reference.sha256, workers=workers)
-        if workers == 1:
-            run_server(create_app(settings, served=served), settings, listener)
+        if app is not None:
+            run_server(app, settings, listener)
         else:
-            del served  # each worker loads its own
             _supervise(settings, listener, workers)
         log("stop")
 

@@ -13,6 +13,7 @@ from finevote.data.given import Photograph
 from finevote.data.images import decode_image
 from finevote.errors import ArgumentError, DataError
 from finevote.evaluation.ranking import Looked
+from finevote.explaining import Asked
 from finevote.explanation.explained import Explanation
 from finevote.explanation.vote_map import view_in_photograph
 from finevote.serving import schemas
@@ -23,7 +24,7 @@ from finevote.serving.reading import Upload
 from finevote.serving.refusals import Refusal
 from finevote.serving.served import Served
 from finevote.serving.settings import Settings
-from finevote.serving.telling import check_query, not_possible, tell_explanation, tell_images
+from finevote.serving.telling import check_query, not_possible, tell_evidence, tell_explanation, tell_images
 
 T = TypeVar("T")
 _NAME = "the upload"  # in messages of decoders, which leave the service without it
@@ -89,7 +90,15 @@ class Service:
             raise bad[0]
         names = [uploads[number].name for number in good]
         view = view_in_photograph(self._predictor.preprocessing)
-        tell = partial(tell_images, names, list(good.values()), ranking=ranking, wanted=wanted, view=view)
+        tell = partial(
+            tell_images,
+            names,
+            list(good.values()),
+            ranking=ranking,
+            wanted=wanted,
+            view=view,
+            gallery=self.served.gallery,
+        )
         told = dict(zip(good, await self.in_pool(tell), strict=True))
         for refusal in bad.values():
             self._metrics.count_refusal(refusal.kind)
@@ -103,10 +112,10 @@ class Service:
             Refusal: as `predict`; or the model cannot be explained (501).
         """
         self._check_explains(query)
-        explanation = await self._in_time(self._explain(upload, query))
+        explanation, look = await self._in_time(self._explain(upload, query))
         if query.format == "png":
             return await self.in_pool(partial(_draw, explanation, query))
-        return await self.in_pool(partial(tell_explanation, explanation, self.served.reference))
+        return await self.in_pool(partial(self._tell_explanation, explanation, look))
 
     async def _understand(self, uploads: Sequence[Upload]) -> list[Looked | Refusal]:
         with self._batcher.places(len(uploads)) as places:
@@ -125,14 +134,13 @@ class Service:
         except Refusal as refusal:
             return refusal
 
-    async def _explain(self, upload: Upload, query: schemas.ExplainQuery) -> Explanation:
+    async def _explain(self, upload: Upload, query: schemas.ExplainQuery) -> tuple[Explanation, Looked]:
         with self._batcher.places(1) as places:
             async with self._whole:
                 read = await self.in_pool(partial(self._reader, upload))
-                explanation: Explanation = await asyncio.wrap_future(
-                    places.call(partial(self._explain_read, upload.name, read, query))
-                )
-            return explanation
+                explain = partial(self._explain_read, upload.name, read, query)
+                explained: tuple[Explanation, Looked] = await asyncio.wrap_future(places.call(explain))
+            return explained
 
     async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -172,21 +180,27 @@ class Service:
         votes = [None] * len(prepared) if looked.votes is None else looked.votes
         return [Looked(*row) for row in zip(looked.logits, looked.embeddings, votes, strict=True)]
 
-    def _explain_read(self, name: str, read: Callable[[], Image.Image], query: schemas.ExplainQuery) -> Explanation:
-        """Return an explanation; runs in the thread of the model."""
+    def _explain_read(
+        self, name: str, read: Callable[[], Image.Image], query: schemas.ExplainQuery
+    ) -> tuple[Explanation, Looked]:
+        """Return an explanation, and what evidence is found by; runs in the thread of the model."""
+        asked: Asked = {
+            "top": query.top,
+            "coverage": query.coverage,
+            "false_alarms": query.false_alarms,
+            "contrast": _contrast(query.contrast, self._predictor.class_names),
+        }
+        engine = self._predictor.torch
         try:
-            (explanation,) = self._predictor.torch.explain(
-                [Photograph(name, read)],
-                {
-                    "top": query.top,
-                    "coverage": query.coverage,
-                    "false_alarms": query.false_alarms,
-                    "contrast": _contrast(query.contrast, self._predictor.class_names),
-                },
-            )
+            (explanation,) = engine.explain([Photograph(name, read)], asked)
         except ArgumentError as error:
             raise not_possible(error) from None
-        return explanation
+        (look,) = self._look([engine.prepare(read)])
+        return explanation, look
+
+    def _tell_explanation(self, explanation: Explanation, look: Looked) -> schemas.ExplainAnswer:
+        (evidence,) = tell_evidence([look], self._predictor.class_names, self.served.gallery)
+        return tell_explanation(explanation, self.served.reference, evidence)
 
     def _check_explains(self, query: schemas.ExplainQuery) -> None:
         voting = self.served.voting

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from finevote.errors import ArgumentError
 from finevote.evaluation.answers import AnswerRule
 from finevote.evaluation.calibrator import SetRule
+from finevote.evaluation.evidence import Neighbour, find_evidence
+from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.ranking import Ask, Looked, Ranking
 from finevote.evaluation.unknown import METHODS
-from finevote.explanation.explained import Contrast, Evidence, Explanation, PredictionSet, Verdict, VoteMaps
+from finevote.explanation.explained import Contrast, Explanation, PredictionSet, Verdict, VoteMaps
 from finevote.serving import schemas
 from finevote.serving.refusals import Refusal
 from finevote.types import Box, Ranked
@@ -24,12 +25,16 @@ _THUMBNAIL_PX = 160
 
 
 class Wanted(NamedTuple):
-    """A query that was found possible: the classes and the answer, the set, and the false alarms of the verdict."""
+    """A query that was found possible: the classes and the answer, the set, and the false alarms of the verdict.
+
+    `votes` and `evidence` are wanted where they can be had.
+    """
 
     ask: Ask
-    sets: SetRule | None
-    false_alarms: float | None
-    votes: bool
+    sets: SetRule | None = None
+    false_alarms: float | None = None
+    votes: bool = False
+    evidence: bool = False
 
 
 def check_query(ranking: Ranking, query: schemas.PredictQuery) -> Wanted:
@@ -43,9 +48,10 @@ def check_query(ranking: Ranking, query: schemas.PredictQuery) -> Wanted:
     sets = None if query.coverage is None else SetRule(query.coverage, _SETS)
     try:
         ranking.check(top=query.top, sets=sets)
-        return Wanted(ranking.check(top=query.top, rule=rule), sets, query.false_alarms, query.explain)
+        ask = ranking.check(top=query.top, rule=rule)
     except ArgumentError as error:
         raise not_possible(error) from None
+    return Wanted(ask, sets, query.false_alarms, query.explain, query.evidence)
 
 
 def not_possible(error: ArgumentError) -> Refusal:
@@ -60,7 +66,13 @@ def not_possible(error: ArgumentError) -> Refusal:
 
 
 def tell_images(
-    names: Sequence[str], looks: Sequence[Looked], *, ranking: Ranking, wanted: Wanted, view: Box
+    names: Sequence[str],
+    looks: Sequence[Looked],
+    *,
+    ranking: Ranking,
+    wanted: Wanted,
+    view: Box,
+    gallery: Gallery | None,
 ) -> list[schemas.ImageAnswer]:
     """Return an answer for each image, from what the model said of it: `looks` hold one row each."""
     logits, embeddings = np.stack([look.logits for look in looks]), np.stack([look.embeddings for look in looks])
@@ -70,6 +82,7 @@ def tell_images(
     if wanted.sets is not None:
         sets = ranking.rank(names, outputs, Ask(wanted.ask.top, wanted.sets))
     verdicts = _verdicts(logits, embeddings, ranking=ranking, wanted=wanted)
+    near = tell_evidence(looks, ranking.class_names, gallery if wanted.evidence else None)
     return [
         schemas.ImageAnswer(
             name=one.image_id,
@@ -78,12 +91,31 @@ def tell_images(
             verdict=verdict,
             answer=None if one.answer is None else schemas.SaidAnswer(text=one.answer.text, kind=one.answer.kind),
             votes=_final_votes(look, view) if wanted.votes else None,
+            evidence=evidence,
         )
-        for one, chosen, verdict, look in zip(ranked, sets, verdicts, looks, strict=True)
+        for one, chosen, verdict, look, evidence in zip(ranked, sets, verdicts, looks, near, strict=True)
     ]
 
 
-def tell_explanation(explanation: Explanation, model: schemas.ModelReference) -> schemas.ExplainAnswer:
+def tell_evidence(
+    looks: Sequence[Looked], class_names: Sequence[str], gallery: Gallery | None
+) -> list[list[schemas.ClassEvidence]]:
+    """Return for each image the nearest training photographs of the two likeliest classes; nothing without gallery."""
+    if gallery is None or len(class_names) < 2:
+        return [[] for _ in looks]
+    logits, embeddings = np.stack([look.logits for look in looks]), np.stack([look.embeddings for look in looks])
+    return [
+        [
+            _near_photographs(one.predicted, one.of_predicted),
+            _near_photographs(one.runner_up, one.of_runner_up),
+        ]
+        for one in find_evidence(gallery, logits, embeddings, class_names=class_names)
+    ]
+
+
+def tell_explanation(
+    explanation: Explanation, model: schemas.ModelReference, evidence: list[schemas.ClassEvidence]
+) -> schemas.ExplainAnswer:
     """Return all that an explanation says."""
     return schemas.ExplainAnswer(
         model=model,
@@ -94,7 +126,7 @@ def tell_explanation(explanation: Explanation, model: schemas.ModelReference) ->
         verdict=None if explanation.verdict is None else _as_verdict(explanation.verdict),
         votes=_vote_details(explanation.votes, explanation.view),
         contrast=None if explanation.contrast is None else _as_contrast(explanation.contrast),
-        evidence=[_as_evidence(group) for group in explanation.evidence],
+        evidence=evidence,
         notes=list(explanation.notes),
     )
 
@@ -177,27 +209,31 @@ def _as_contrast(contrast: Contrast) -> schemas.ContrastDetails:
     )
 
 
-def _as_evidence(evidence: Evidence) -> schemas.ClassEvidence:
+def _near_photographs(class_name: str, neighbours: Sequence[Neighbour]) -> schemas.ClassEvidence:
     return schemas.ClassEvidence(
-        class_name=evidence.class_name,
+        class_name=class_name,
         neighbours=[
-            schemas.NearPhotograph(
-                image_id=near.image_id,
-                distance=near.distance,
-                thumbnail=None if near.picture is None else as_thumbnail(near.picture),
-            )
-            for near in evidence.neighbours
+            schemas.NearPhotograph(image_id=near.image_id, distance=near.distance, thumbnail=_thumbnail(near))
+            for near in neighbours
         ],
     )
 
 
-def as_thumbnail(picture: Image.Image) -> str:
-    """Return a small JPEG of a picture as a data URI."""
-    small = picture.convert("RGB")
-    small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+def _thumbnail(near: Neighbour) -> str | None:
+    """Return the thumbnail in the gallery, else one of the file where it still is, as a data URI."""
+    if near.thumbnail is not None:
+        return _as_uri(near.thumbnail)
+    picture = near.picture()
+    if picture is None:
+        return None
+    picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
     file = io.BytesIO()
-    small.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    picture.save(file, "JPEG", quality=80)
+    return _as_uri(file.getvalue())
+
+
+def _as_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def _rows(values: NDArray[np.floating[Any]]) -> list[list[float]]:
