@@ -41,6 +41,9 @@ def export(
     ] = None,
     data: DataOption = None,
     max_drop: Annotated[float, typer.Option(help="Points of accuracy on validation that fp16 or int8 may cost.")] = 1.0,
+    min_agreement: Annotated[
+        float, typer.Option(help="Percent of validation images that fp16 or int8 must give the same class.")
+    ] = 95.0,
 ) -> None:
     """Write the classifier as one file for other runtimes.
 
@@ -49,6 +52,8 @@ def export(
     """
     if not 0 <= max_drop <= 100:
         raise ArgumentError(f"--max-drop {max_drop:g} must be 0 to 100 points")
+    if not 0 <= min_agreement <= 100:
+        raise ArgumentError(f"--min-agreement {min_agreement:g} must be 0 to 100 percent")
     from finevote.export.precision import Precision
     from finevote.export.run import Format
     from finevote.export.run import export as write
@@ -61,6 +66,7 @@ def export(
         out=out,
         data=data,
         max_drop=max_drop / 100,
+        min_agreement=min_agreement / 100,
     )
     parity = done.parity
     typer.echo(

@@ -48,11 +48,11 @@ def compare_logits(logits: Logits, exported: Logits, labels: Labels) -> Parity:
     )
 
 
-def check_parity(parity: Parity, *, precision: Precision, max_drop: float) -> None:
+def check_parity(parity: Parity, *, precision: Precision, max_drop: float, min_agreement: float) -> None:
     """Raise ExportError unless an exported program may stand in for the bundle.
 
     In float32 every logit must lie within `TOLERANCE` and every class be the same; with smaller numbers the accuracy
-    may fall by `max_drop`, a share of the images, at most.
+    may fall by `max_drop` at most, and `min_agreement` of the images must keep their class, both shares of the images.
     """
     if precision is Precision.FP32:
         if parity.largest_difference > TOLERANCE or parity.agreement < 1:
@@ -66,4 +66,10 @@ def check_parity(parity: Parity, *, precision: Precision, max_drop: float) -> No
             f"{precision} names {parity.top_1_exported:.2%} of {parity.num_images:,} validation images right, the "
             f"bundle {parity.top_1:.2%}: a drop of {parity.drop * 100:.2f} points, allowed are {max_drop * 100:.2f}; "
             "nothing was written: export another --precision, or allow more by --max-drop"
+        )
+    elif not parity.agreement >= min_agreement:
+        raise ExportError(
+            f"{precision} gives {parity.agreement:.2%} of {parity.num_images:,} validation images the class that the "
+            f"bundle gives them, and {min_agreement:.2%} are asked for; nothing was written: export another "
+            "--precision, or ask for less by --min-agreement"
         )

@@ -25,7 +25,7 @@ from finevote.types import DataSource
 
 _logger = logging.getLogger(__name__)
 
-MAX_DROP = 0.01
+MAX_DROP, MIN_AGREEMENT = 0.01, 0.95
 
 
 class Format(StrEnum):
@@ -58,11 +58,13 @@ def export(
     out: Path | None = None,
     data: str | Path | None = None,
     max_drop: float = MAX_DROP,
+    min_agreement: float = MIN_AGREEMENT,
 ) -> Exported:
     """Write a run's classifier as one file for another runtime, if it answers as the bundle does.
 
     Every validation photograph is read, prepared and classified by the bundle and by the exported file. In float32 all
-    logits must agree within `parity.TOLERANCE`; with smaller numbers the accuracy may fall by `max_drop`.
+    logits must agree within `parity.TOLERANCE`; with smaller numbers the accuracy may fall by `max_drop`, and
+    `min_agreement` of the photographs must keep their class.
 
     Args:
         run: a folder that `finevote fit` has finished.
@@ -72,6 +74,7 @@ def export(
         out: the file; None for `export/` of the run.
         data: where the data set lies now, if it has moved.
         max_drop: share of the validation images.
+        min_agreement: likewise.
 
     Raises:
         ArgumentError: there is no such opset.
@@ -90,8 +93,7 @@ def export(
     bundle = predictor.bundle
     if bundle.added_names:
         _logger.warning(
-            "the %d classes that were added are left out of the file, which has the trained ones: %s",
-            len(bundle.added_names),
+            "classes that were added are left out of the file, which has the trained ones: %s",
             ", ".join(bundle.added_names),
         )
     source = open_split(folder, bundle, split="val", data=data)
@@ -102,7 +104,7 @@ def export(
     else:
         candidate = OnnxCandidate(bundle, source, precision=precision, opset=opset)
     parity = _compare(predictor, candidate, source)
-    check_parity(parity, precision=precision, max_drop=max_drop)
+    check_parity(parity, precision=precision, max_drop=max_drop, min_agreement=min_agreement)
     atomic_write(path, candidate.content(parity))
     return Exported(path, path.stat().st_size, parity, precision, time.monotonic() - start)
 
