@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import socket
 import threading
 
 import pytest
@@ -16,6 +17,7 @@ from finevote.serving.logs import JsonFormatter
 from finevote.serving.reading import Memory, clean_name, read_body
 from finevote.serving.refusals import Refusal
 from finevote.serving.security import is_key, page_policy
+from finevote.serving.server import listen
 from finevote.serving.settings import read_settings
 
 
@@ -170,3 +172,22 @@ def test_a_line_of_the_log_is_json_with_its_fields_and_trace():
     told = json.loads(line)
     assert (told["level"], told["event"], told["id"]) == ("error", "failed", "7")
     assert "ValueError: why" in told["trace"]
+
+
+def test_connections_send_small_answers_at_once():
+    async def option_of_an_accepted_connection():
+        found = asyncio.get_running_loop().create_future()
+
+        def accepted(_, writer):
+            found.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with listen("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(accepted, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                option = await found
+                writer.close()
+                await writer.wait_closed()
+                return option
+
+    assert asyncio.run(option_of_an_accepted_connection()) != 0

@@ -120,7 +120,9 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = socket.socket(
+            family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+        )  # named, else asyncio leaves out NODELAY
     except OSError as error:
         raise ServingError(f"cannot listen at {host}: {error.strerror or error}: give another --host") from None
     try:
