@@ -134,3 +134,13 @@ def test_ctrl_c_ends_it_well(bundle):
     code, lines = command.stop(signal.SIGINT)
     assert code == 0
     assert [line["event"] for line in lines if line["event"] != "request"] == ["start", "stop"]
+
+
+@pytest.mark.slow
+def test_workers_whose_parent_is_killed_end_too(bundle):
+    command = Command(bundle, "--workers", "2")
+    while command.ask() != 200:
+        pass
+    command.process.kill()
+    command.process.communicate(timeout=120)  # which waits until nobody holds the pipes of the log
+    assert command.ask() is None

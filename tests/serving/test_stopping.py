@@ -1,6 +1,7 @@
 """Full queues, slow models, and the end of a server: what was accepted is answered, what was not is told so."""
 
 import io
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -155,3 +156,17 @@ def test_the_port_is_free_again_after_a_server(bundle, served):
     from finevote.serving.server import listen
 
     listen(*place).close()
+
+
+def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_it_at_once(bundle, served, gate):
+    opened, _ = gate
+    with running(bundle, served=served) as server, asking(1, server) as answers:
+        wait_until(lambda: num_waiting(server) == 1)
+        server.server.handle_exit(signal.SIGTERM, None)
+        server.server.handle_exit(signal.SIGTERM, None)
+        server.server.handle_exit(signal.SIGINT, None)
+        assert not server.server.force_exit
+        opened.set()
+        assert answers[0].result().status == 200
+        server.server.handle_exit(signal.SIGINT, None)
+        assert server.server.force_exit

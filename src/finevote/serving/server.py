@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,7 +34,8 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 class DrainingServer(uvicorn.Server):
     """uvicorn's server that, told to stop, first finishes what it accepted, and answers 503 to what still comes.
 
-    Told a second time, it stops at once.
+    A second Ctrl-C stops it at once; SIGTERM may come twice, from whoever ends the processes of a group and from their
+    parent.
     """
 
     def __init__(self, config: uvicorn.Config, *, lifecycle: Lifecycle, drain_s: float) -> None:
@@ -41,15 +43,17 @@ class DrainingServer(uvicorn.Server):
         self._lifecycle = lifecycle
         self._drain_s = drain_s
         self._end: float | None = None
+        self._is_interrupted = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop."""
-        del sig, frame
-        if self._end is not None:
-            self.should_exit = self.force_exit = True
-            return
-        self._end = time.monotonic() + self._drain_s
-        self._lifecycle.stop()
+        del frame
+        if sig == signal.SIGINT:
+            self.should_exit = self.force_exit = self._is_interrupted
+            self._is_interrupted = True
+        if self._end is None:
+            self._end = time.monotonic() + self._drain_s
+            self._lifecycle.stop()
 
     async def on_tick(self, counter: int) -> bool:
         """Tell whether it is over: nothing is left to be answered, or there is no time left."""
@@ -145,7 +149,9 @@ def _address(host: str, port: int) -> str:
 
 
 def _work(settings: Settings, listener: socket.socket, num_threads: int) -> None:
-    """Be one of several processes."""
+    """Be one of several processes, until told to stop or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until the server takes it: the parent tells what is to be done
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     configure_logs()
     if settings.bundle.suffix != ONNX_SUFFIX:  # an exported file runs where there is no torch
         import torch
@@ -157,6 +163,14 @@ def _work(settings: Settings, listener: socket.socket, num_threads: int) -> None
         log("failed", level=40, reason=str(error))
         sys.exit(1)
     run_server(app, settings, listener)
+
+
+def _end_with_parent() -> None:
+    """Wait until the parent is gone, however it ended, and stop as when told."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _supervise(settings: Settings, listener: socket.socket, workers: int) -> None:
