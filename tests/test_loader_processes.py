@@ -15,6 +15,14 @@ from finevote.types import Preprocessing, Record
 pytestmark = pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="it begins anew elsewhere")
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_act():
+    """Whatever other tests left: SIGINT raises KeyboardInterrupt, as in a command."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def loader(tmp_path):
     Image.new("RGB", (30, 24), (255, 0, 0)).save(tmp_path / "red.png")

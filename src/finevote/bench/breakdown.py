@@ -109,7 +109,8 @@ def _doors_of(model: Any) -> Iterator[tuple[Any, str, str]]:
         yield layer, "read", "blocks"
         yield layer, "write", "blocks"
     yield backbone_layer, "cls_attention_rows", "rows"
-    yield voting_head, "count_ballots", "ballots"
+    yield voting_head, "cast_votes", "ballots"
+    yield voting_head, "count_votes", "ballots"
     yield refinement, "count_ballots", "ballots"
     head = model.head
     if head.smoothing is not None:
