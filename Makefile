@@ -10,10 +10,10 @@ BENCH ?= --backbone dinov2_vits14 --backbone dinov2_vitb14 --size 224 --size 448
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench docs clean
+.PHONY: help setup demo test test-all check format bench docs clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 $(READY): pyproject.toml constraints.txt
 	@tools/setup.sh
@@ -23,7 +23,10 @@ setup: $(READY)  ## make .venv with the pinned packages
 demo: $(READY)  ## train, measure and draw a voting classifier on drawn pictures
 	@$(BIN)/finevote demo
 
-test: $(READY)  ## every test, the slow ones too
+test: $(READY)  ## the tests, the slow ones too; what CI runs
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not long"
+
+test-all: $(READY)  ## every test, those too that take most of a minute each
 	@$(BIN)/python -m pytest -n $(WORKERS)
 
 check: $(READY)  ## format, lint, types, import contracts, fast tests; offline

@@ -156,6 +156,7 @@ def test_a_backbone_from_a_weight_file_judges_and_finds_likenesses(birds, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_four_in_five_planted_flips_to_sister_species_are_found_on_the_whole_set(tmp_path):
     planted = plant(tmp_path / "birds", flipped_share=0.05, within_genus=True, seed=4)
     found, _ = audit(planted.table, out=tmp_path / "out")

@@ -42,6 +42,7 @@ def test_a_size_that_is_no_multiple_of_the_patch_is_rounded_for_everybody():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("action", Action)
 def test_a_compiled_model_is_timed_like_any_other(action):
     samples = times_of(tiny_case(mode=Mode.COMPILE, action=action), tiny_plan(), what=What.STEP)
@@ -50,6 +51,7 @@ def test_a_compiled_model_is_timed_like_any_other(action):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_grows_with_the_batch_and_has_its_ratio_to_plain():
     large = ("model.backbone_args={patch_size: 8, embed_dim: 192, depth: 3, num_heads: 3}",)
     small, big = (

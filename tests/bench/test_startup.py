@@ -5,6 +5,7 @@ from tests.bench.cases import tiny_plan
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_and_the_bare_script_are_timed_as_processes_and_by_part():
     (samples,) = measure_startup(tiny_plan(rounds=1))
     assert [sample.note for sample in samples if sample.value is None] == []

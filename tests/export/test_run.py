@@ -99,6 +99,7 @@ def test_a_program_of_torch_agrees_and_tells_what_it_is(finished):
     assert done.parity.largest_difference < 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8])
 def test_smaller_numbers_are_written_where_the_drop_is_allowed(finished, precision):
     done = export(finished, precision=precision, max_drop=1.0, min_agreement=0.0)
