@@ -58,6 +58,7 @@ def test_all_planted_copies_are_found_and_no_others(audited):
     assert families(found, "same_pixels", "similar_embedding") == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_codes")
 def test_plain_birds_have_no_copies_and_nothing_odd():

@@ -37,7 +37,7 @@ def test_a_program_gives_what_the_model_gives(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["rotary", "merged tokens", "fewer patches", "plain"])
+@pytest.mark.parametrize("case", ["merged tokens", pytest.param("rotary", marks=pytest.mark.long), "plain"])
 def test_an_onnx_graph_gives_what_the_model_gives(case):
     model = tiny_model(**CASES[case])
     program = export_program(model, image_size=model.backbone.image_size)

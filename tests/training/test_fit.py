@@ -295,6 +295,7 @@ def compile_with(backend):
     return lambda model: setattr(model, "_compiled_call_impl", torch.compile(model._call_impl, backend=backend))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_compiled_model_trains_to_the_same_losses(photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", compile_with("aot_eager"))  # the compiler without machine code

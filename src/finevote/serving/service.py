@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 
@@ -13,7 +13,6 @@ from finevote.data.given import Photograph
 from finevote.data.images import decode_image
 from finevote.errors import ArgumentError, DataError
 from finevote.evaluation.ranking import Looked
-from finevote.explaining import Asked
 from finevote.explanation.explained import Explanation
 from finevote.explanation.vote_map import view_in_photograph
 from finevote.serving import schemas
@@ -25,6 +24,9 @@ from finevote.serving.refusals import Refusal
 from finevote.serving.served import Served
 from finevote.serving.settings import Settings
 from finevote.serving.telling import check_query, not_possible, tell_evidence, tell_explanation, tell_images
+
+if TYPE_CHECKING:  # it imports torch, and an exported file is served without
+    from finevote.explaining import Asked
 
 T = TypeVar("T")
 _NAME = "the upload"  # in messages of decoders, which leave the service without it
