@@ -1,9 +1,11 @@
 """From what a model says to what is answered over HTTP."""
 
+from __future__ import annotations
+
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,6 @@ from numpy.typing import NDArray
 from finevote.errors import ArgumentError
 from finevote.evaluation.answers import AnswerRule
 from finevote.evaluation.calibrator import SetRule
-from finevote.evaluation.evidence import Neighbour, find_evidence
 from finevote.evaluation.gallery import Gallery
 from finevote.evaluation.ranking import Ask, Looked, Ranking
 from finevote.evaluation.unknown import METHODS
@@ -19,6 +20,9 @@ from finevote.explanation.explained import Contrast, Explanation, PredictionSet,
 from finevote.serving import schemas
 from finevote.serving.refusals import Refusal
 from finevote.types import Box, Ranked
+
+if TYPE_CHECKING:
+    from finevote.evaluation.evidence import Neighbour
 
 _SETS = "lac"  # the smallest, as `finevote predict` has them unless told otherwise
 _THUMBNAIL_PX = 160
@@ -102,7 +106,9 @@ def tell_evidence(
 ) -> list[list[schemas.ClassEvidence]]:
     """Return for each image the nearest training photographs of the two likeliest classes; nothing without gallery."""
     if gallery is None or len(class_names) < 2:
-        return [[] for _ in looks]
+        from finevote.evaluation.evidence import find_evidence  # it imports torch
+
+    return [[] for _ in looks]
     logits, embeddings = np.stack([look.logits for look in looks]), np.stack([look.embeddings for look in looks])
     return [
         [
