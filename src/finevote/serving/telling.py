@@ -106,10 +106,10 @@ def tell_evidence(
 ) -> list[list[schemas.ClassEvidence]]:
     """Return for each image the nearest training photographs of the two likeliest classes; nothing without gallery."""
     if gallery is None or len(class_names) < 2:
-        from finevote.evaluation.evidence import find_evidence  # it imports torch
-
-    return [[] for _ in looks]
+        return [[] for _ in looks]
     logits, embeddings = np.stack([look.logits for look in looks]), np.stack([look.embeddings for look in looks])
+    from finevote.evaluation.evidence import find_evidence  # it imports torch
+
     return [
         [
             _near_photographs(one.predicted, one.of_predicted),
