@@ -31,7 +31,7 @@ from finevote.errors import ExportError
 from finevote.evaluation.calibrator import told_probabilities
 from finevote.evaluation.metrics import rank_classes
 from finevote.export.candidates import ProgramCandidate
-from finevote.export.precision import Precision
+from finevote.export.choices import Precision
 from finevote.export.run import export
 from finevote.machine import describe_machine, describe_versions, find_commit
 from finevote.measure.opening import open_split

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from finevote.types import Box
 from tests.models import NARROW, tiny_model
 
 
@@ -37,3 +38,11 @@ def spot(width, height, *, x, y, radius_px):
     row, column = round(y * height), round(x * width)
     pixels[max(row - radius_px, 0) : row + radius_px, max(column - radius_px, 0) : column + radius_px] = 250
     return Image.fromarray(pixels)
+
+
+def patch_box(patch, *, grid, view):
+    """Return where a patch, numbered row by row, lies in the photograph."""
+    row, column = divmod(patch, grid[1])
+    height, width = (view.bottom - view.top) / grid[0], (view.right - view.left) / grid[1]
+    left, top = view.left + column * width, view.top + row * height
+    return Box(f"patch {patch}", left, top, left + width, top + height)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,40 +9,27 @@ import typer
 
 from finevote.cli_options import DataOption, Run
 from finevote.errors import ArgumentError
-
-
-class FormatChoice(StrEnum):
-    """What a run can be exported as."""
-
-    ONNX = "onnx"
-    TORCH = "torch"
-
-
-class PrecisionChoice(StrEnum):
-    """The numbers that an exported program computes with."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    INT8 = "int8"
+from finevote.export.choices import DEFAULT_OPSET, MAX_DROP, MIN_AGREEMENT, Format, Precision
 
 
 def export(
     run: Run,
     format: Annotated[  # noqa: A002  # as the option is called
-        FormatChoice, typer.Option(help="ONNX, which runs without torch, or a program of torch.export.")
-    ] = FormatChoice.ONNX,
+        Format, typer.Option(help="ONNX, which runs without torch, or a program of torch.export.")
+    ] = Format.ONNX,
     precision: Annotated[
-        PrecisionChoice, typer.Option(help="Smaller numbers run faster where the processor has them.")
-    ] = PrecisionChoice.FP32,
-    opset: Annotated[int, typer.Option(help="Version of ONNX's operators.")] = 18,
+        Precision, typer.Option(help="Smaller numbers run faster where the processor has them.")
+    ] = Precision.FP32,
+    opset: Annotated[int, typer.Option(help="Version of ONNX's operators.")] = DEFAULT_OPSET,
     out: Annotated[
         Path | None, typer.Option(readable=False, help="The file; RUN/export/model-PRECISION unless given.")
     ] = None,
     data: DataOption = None,
-    max_drop: Annotated[float, typer.Option(help="Points of accuracy on validation that fp16 or int8 may cost.")] = 1.0,
+    max_drop: Annotated[float, typer.Option(help="Points of accuracy on validation that fp16 or int8 may cost.")] = 100
+    * MAX_DROP,
     min_agreement: Annotated[
         float, typer.Option(help="Percent of validation images that fp16 or int8 must give the same class.")
-    ] = 95.0,
+    ] = 100 * MIN_AGREEMENT,
 ) -> None:
     """Write the classifier as one file for other runtimes.
 
@@ -54,14 +40,12 @@ def export(
         raise ArgumentError(f"--max-drop {max_drop:g} must be 0 to 100 points")
     if not 0 <= min_agreement <= 100:
         raise ArgumentError(f"--min-agreement {min_agreement:g} must be 0 to 100 percent")
-    from finevote.export.precision import Precision
-    from finevote.export.run import Format
     from finevote.export.run import export as write
 
     done = write(
         run,
-        format=Format(format.value),
-        precision=Precision(precision.value),
+        format=format,
+        precision=precision,
         opset=opset,
         out=out,
         data=data,

@@ -9,14 +9,13 @@ from finevote.errors import ArgumentError
 from finevote.explanation.vote_map import (
     area_of_votes,
     on_photograph,
-    patch_box,
     strongest_heads,
     view_in_photograph,
     vote_maps,
 )
 from finevote.types import Preprocessing
 from tests.models import FAMILIES, tiny_model
-from tests.seeing import light_seeker, spot
+from tests.seeing import light_seeker, patch_box, spot
 from tests.test_keep_rate import CASES, deep_model
 
 

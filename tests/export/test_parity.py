@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from finevote.errors import ExportError
+from finevote.export.choices import Precision
 from finevote.export.parity import check_parity, compare_logits
-from finevote.export.precision import Precision
 
 LOGITS = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.0], [4.0, 0.0, 0.0]], np.float32)
 LABELS = np.array([0, 1, 2, 1])

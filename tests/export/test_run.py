@@ -16,9 +16,9 @@ from finevote.errors import ArgumentError, BundleError, ExportError
 from finevote.evaluation.answers import AnswerRule
 from finevote.evaluation.calibrator import SetRule
 from finevote.export import run as export_module
+from finevote.export.choices import Format, Precision
 from finevote.export.parity import Parity
-from finevote.export.precision import Precision
-from finevote.export.run import Format, export
+from finevote.export.run import export
 from finevote.measure.calibrate import calibrate_run
 from finevote.onnx_model import OnnxDescription, OnnxModel
 from finevote.predictor import Predictor

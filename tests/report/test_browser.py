@@ -1,35 +1,22 @@
 """The page in a browser: nothing is asked of the network, tables sort and search, keyboard, colours, sizes, paper."""
 
-import shutil
 from itertools import pairwise
 
 import pytest
 
 from finevote.report.render import render
 from finevote.report.run import make_page
+from tests.browser import chromium
 from tests.report.made_up import HOSTILE, make_material
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 CLASSES = (HOSTILE, *(f"class {number}" for number in range(1, 24)))
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from finevote.errors import ArgumentError, suggest
 from finevote.types import Preprocessing
 
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-DECODINGS = ("exact", "fast")
-SPARE = 2  # "fast" decodes so many pixels a side for each one wanted: with fewer the decoder's own filter would show
+_DECODINGS = ("exact", "fast")
+_SPARE = 2  # "fast" decodes so many pixels a side for each one wanted: with fewer the decoder's own filter would show
 _REACH = {"bilinear": 1, "bicubic": 2}  # of a filter to either side, in pixels of the smaller image
 _MAX_WEIGHT = 2**15  # weights have 16 bits, one of them the sign
 
@@ -26,13 +26,25 @@ def read_pixels(read: Callable[[], Image.Image], preprocessing: Preprocessing) -
     Raises:
         ArgumentError: `preprocessing` names an unknown way of decoding or interpolating.
     """
-    resize, interpolation = preprocessing.resize, preprocessing.interpolation
-    check_decoding(preprocessing.decoding)
+    image, resize, interpolation = decode(read, preprocessing), preprocessing.resize, preprocessing.interpolation
     if preprocessing.decoding == "exact":
-        return resize_pixels(read(), resize, interpolation)
-    with enough_pixels((SPARE * resize[0], SPARE * resize[1])):
-        image = read()
+        return resize_pixels(image, resize, interpolation)
     return resize_in_16_bits(np.array(image), resize, interpolation)
+
+
+def decode(read: Callable[[], Image.Image], preprocessing: Preprocessing) -> Image.Image:
+    """Return the image that `read` gives, with as many pixels as `preprocessing.resize` takes where decoding is fast.
+
+    Raises:
+        ArgumentError: `preprocessing` names an unknown way of decoding.
+    """
+    if preprocessing.decoding not in _DECODINGS:
+        raise ArgumentError(f"unknown decoding {preprocessing.decoding!r}{suggest(preprocessing.decoding, _DECODINGS)}")
+    if preprocessing.decoding == "exact":
+        return read()
+    rows, columns = preprocessing.resize
+    with enough_pixels((_SPARE * rows, _SPARE * columns)):
+        return read()
 
 
 def resize_pixels(image: Image.Image, resize: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
@@ -112,12 +124,6 @@ def _keys_cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 _FILTERS = {"bilinear": _triangle, "bicubic": _keys_cubic}
-
-
-def check_decoding(decoding: str) -> None:
-    """Raise ArgumentError unless photographs can be decoded in this way."""
-    if decoding not in DECODINGS:
-        raise ArgumentError(f"unknown decoding {decoding!r}{suggest(decoding, DECODINGS)}")
 
 
 def check_interpolation(interpolation: str) -> None:

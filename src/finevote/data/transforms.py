@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode, v2
 
-from finevote.data.images import enough_pixels
-from finevote.data.resizing import SPARE, check_decoding, check_interpolation, resize_pixels
+from finevote.data.resizing import check_interpolation, decode, resize_pixels
 from finevote.errors import ArgumentError, suggest
 from finevote.types import Batch, Preprocessing
 
@@ -27,12 +26,9 @@ def read_resized(read: Callable[[], Image.Image], preprocessing: Preprocessing) 
     Raises:
         ArgumentError: `preprocessing` names an unknown way of decoding or interpolating.
     """
-    resize, interpolation = preprocessing.resize, preprocessing.interpolation
-    check_decoding(preprocessing.decoding)
+    image, resize, interpolation = decode(read, preprocessing), preprocessing.resize, preprocessing.interpolation
     if preprocessing.decoding == "exact":
-        return resize_image(read(), resize, interpolation)
-    with enough_pixels((SPARE * resize[0], SPARE * resize[1])):
-        image = read()
+        return resize_image(image, resize, interpolation)
     return _resize_fast(image, resize, interpolation)
 
 

@@ -64,14 +64,6 @@ def view_in_photograph(preprocessing: Preprocessing) -> Box:
     return Box("view", left, top, right, bottom)
 
 
-def patch_box(patch: int, *, grid: tuple[int, int], view: Box) -> Box:
-    """Return where a patch, numbered row by row, lies in the photograph."""
-    row, column = divmod(patch, grid[1])
-    height, width = (view.bottom - view.top) / grid[0], (view.right - view.left) / grid[1]
-    left, top = view.left + column * width, view.top + row * height
-    return Box(f"patch {patch}", left, top, left + width, top + height)
-
-
 def on_photograph(values: Map, *, view: Box, size: tuple[int, int]) -> NDArray[np.float64]:
     """Return the value of the patch that each pixel of a photograph of `size` (rows, columns) lies in; NaN outside."""
     numbers = []

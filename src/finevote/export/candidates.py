@@ -20,9 +20,10 @@ from finevote.data.subset import some_of_each_class
 from finevote.errors import ExportError
 from finevote.evaluation import conformal, unknown
 from finevote.evaluation.calibrator import Calibration
+from finevote.export.choices import Precision
 from finevote.export.onnx_graph import to_onnx
 from finevote.export.parity import Parity
-from finevote.export.precision import Precision, to_half, to_int8
+from finevote.export.precision import to_half, to_int8
 from finevote.export.program import export_program
 from finevote.machine import describe_versions
 from finevote.onnx_model import OnnxDescription, OnnxModel

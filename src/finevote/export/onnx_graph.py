@@ -7,10 +7,8 @@ from typing import Any
 import torch
 
 from finevote.errors import ArgumentError, MissingExtraError
+from finevote.export.choices import DEFAULT_OPSET, OPSETS
 from finevote.export.program import INPUT, ProgramOutput
-
-OPSETS = range(18, 24)
-DEFAULT_OPSET = 18
 
 
 def check_opset(opset: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from finevote.errors import ExportError
 from finevote.evaluation.metrics import Labels, Logits
-from finevote.export.precision import Precision
+from finevote.export.choices import Precision
 
 TOLERANCE = 1e-4  # of logits, in float32
 

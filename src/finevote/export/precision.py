@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ _EXACT_OPS = (
     "TopK",
 )
 _QUANTISED_OPS = ("MatMul", "Gemm")  # the patch embedding, a convolution, loses most and costs least
-
-
-class Precision(StrEnum):
-    """The numbers that an exported program computes with."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    INT8 = "int8"
 
 
 def to_half(model: Any) -> Any:

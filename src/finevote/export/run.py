@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 
 from finevote.errors import ExportError
 from finevote.export.candidates import Candidate, OnnxCandidate, ProgramCandidate, read_batches
-from finevote.export.onnx_graph import DEFAULT_OPSET, check_opset
+from finevote.export.choices import DEFAULT_OPSET, MAX_DROP, MIN_AGREEMENT, Format, Precision
+from finevote.export.onnx_graph import check_opset
 from finevote.export.parity import Parity, check_parity, compare_logits
-from finevote.export.precision import Precision
 from finevote.files import atomic_write
 from finevote.measure.opening import open_split
 from finevote.onnx_model import SUFFIX as ONNX_SUFFIX
@@ -24,16 +23,6 @@ from finevote.run_folder import RunFolder
 from finevote.types import DataSource
 
 _logger = logging.getLogger(__name__)
-
-MAX_DROP, MIN_AGREEMENT = 0.01, 0.95
-
-
-class Format(StrEnum):
-    """What a run can be exported as."""
-
-    ONNX = "onnx"
-    TORCH = "torch"
-
 
 _SUFFIXES = {Format.ONNX: ONNX_SUFFIX, Format.TORCH: ".pt2"}
 

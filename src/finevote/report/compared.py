@@ -31,12 +31,12 @@ from finevote.report.blocks import (
     Table,
 )
 from finevote.report.charts import Axis, Curve, as_percent, draw, legend_of
-from finevote.report.controls import duel_cells, standing_cells
+from finevote.report.controls import duel_cells, standing_cells, standing_heads
 from finevote.report.headline import SPLITS
 from finevote.report.material import read_epochs
 from finevote.report.photographs import Shelf, describe_votes, discs_of, votes_of
 from finevote.report.render import Written, describe_making, write_page
-from finevote.report.text import count, describe_scale, p_value, scale_of, sentence, share
+from finevote.report.text import count, p_value, scale_of, sentence, share
 from finevote.report.training_curves import epoch_axis, thin
 from finevote.run_folder import RunFolder
 from finevote.study.compare import LineUp, compare, compare_contestants, line_up
@@ -104,16 +104,7 @@ def _verdict(comparison: Comparison, names: Mapping[str, str]) -> Section:
     standings = [row._asdict() | {"name": names[row.name]} for row in comparison.standings]
     scale = scale_of([Figure(row.accuracy, row.low, row.high) for row in comparison.standings])
     first = names[comparison.standings[0].name]
-    heads = (
-        Column("", is_number=False),
-        Column("seeds"),
-        Column("top-1"),
-        Column(f"95% interval, on {describe_scale(scale)}"),
-        Column("points"),
-        Column("95% interval"),
-        Column("p (Holm)"),
-        Column("", is_number=False),
-    )
+    heads = (*standing_heads("", scale), Column("", is_number=False))
     duels = {names[duel.other]: duel for duel in comparison.duels}
     rows = []
     for row in standings:

@@ -80,15 +80,7 @@ def study_blocks(study: Values, *, marked: int | None = None) -> list[Block]:
     standings: Sequence[Values] = study["standings"]
     duels = {duel["other"]: duel for duel in study["duels"]}
     scale = scale_of([Figure(row["accuracy"], row["low"], row["high"]) for row in standings])
-    heads = (
-        Column("variant", is_number=False),
-        Column("seeds"),
-        Column("top-1"),
-        Column(f"95% interval, on {describe_scale(scale)}"),
-        Column("points"),
-        Column("95% interval"),
-        Column("p (Holm)"),
-    )
+    heads = standing_heads("variant", scale)
     rows = [[*standing_cells(row, scale), *duel_cells(duels.get(row["name"]))] for row in standings]
     what = "Ablation" if study.get("stem") == "ablation" else "Sweep"
     caption = f"{what} on {study.get('num_images', 0):,} {study.get('split', '')} images"
@@ -96,6 +88,19 @@ def study_blocks(study: Values, *, marked: int | None = None) -> list[Block]:
     note = f"Points are differences to {standings[0]['name']}; sd is between seeds."
     note += "" if marked is None else " This run is one of the seeds of the marked variant."
     return [table, Note(note)]
+
+
+def standing_heads(first: str, scale: tuple[float, float]) -> tuple[Column, ...]:
+    """Return the heads of what `standing_cells` and `duel_cells` give."""
+    return (
+        Column(first, is_number=False),
+        Column("seeds"),
+        Column("top-1"),
+        Column(f"95% interval, on {describe_scale(scale)}"),
+        Column("points"),
+        Column("95% interval"),
+        Column("p (Holm)"),
+    )
 
 
 def standing_cells(row: Values, scale: tuple[float, float]) -> list[Cell]:
