@@ -1,4 +1,4 @@
-"""The model as one graph: compiled, and exported."""
+"""The model as one graph, compiled; exported it is in tests/export."""
 
 import random
 
@@ -50,17 +50,6 @@ def test_a_training_pass_is_one_graph_with_the_same_answer(variant):
     model = build_model(config, num_classes=5).train()
     images, noise = torch.randn(3, 3, *model.backbone.image_size), Noise(7, 2, 8)
     assert torch.equal(whole_graph(model)(images, noise).logits, model(images, noise).logits)
-
-
-@each_variant
-def test_an_exported_program_takes_any_batch(variant):
-    model = tiny_model(**VARIANTS[variant])
-    size = model.backbone.image_size
-    batch = torch.export.Dim("batch", min=1, max=64)
-    with torch.no_grad():
-        program = torch.export.export(model, (torch.randn(4, 3, *size),), dynamic_shapes={"images": {0: batch}})
-        images = torch.randn(7, 3, *size)
-        torch.testing.assert_close(program.module()(images).logits, model(images).logits, rtol=0, atol=1e-6)
 
 
 class CountingBackend:

@@ -111,6 +111,7 @@ def test_an_option_names_classes_or_how_many(given, expected):
     assert hold_out_setting(None) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_protocol_on_drawn_birds(run, tmp_path):
     recipe = tmp_path / "tiny.yaml"

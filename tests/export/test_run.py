@@ -93,6 +93,7 @@ def test_the_second_output_of_the_file_is_its_votes(finished, exported):
     np.testing.assert_array_equal(votes.reshape(model.description.grid), explained.votes.final)
 
 
+@pytest.mark.long
 def test_a_program_of_torch_agrees_and_tells_what_it_is(finished):
     done = export(finished, format=Format.TORCH)
     assert done.path.suffix == ".pt2"

@@ -364,12 +364,15 @@ def test_only_origins_that_were_named_may_ask(locked):
 
 
 def test_logs_hold_nothing_of_what_was_sent(live, caplog):
+    def own():  # the line of what an earlier test asked last can come this late
+        return [record for record in caplog.records if record.fields["path"] != "/healthz"]
+
     with caplog.at_level("INFO", logger="finevote.serving"):
         live.predict(("secret-name.jpg", b"secret content"), query="?top=secret", X_API_Key="secret-key")
         live.get("/secret/path?q=secret")
-        while len(caplog.records) < 2:  # a line is written when its answer is gone
+        while len(records := own()) < 2:  # a line is written when its answer is gone
             pass
-    lines = [record.getMessage() + json.dumps(record.fields) for record in caplog.records]
+    lines = [record.getMessage() + json.dumps(record.fields) for record in records]
     assert len(lines) == 2
     assert not [line for line in lines if "secret" in line]
     assert '"path": "/v1/predict", "status": 422' in lines[0]

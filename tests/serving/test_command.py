@@ -136,6 +136,7 @@ def test_ctrl_c_ends_it_well(bundle):
     assert [line["event"] for line in lines if line["event"] != "request"] == ["start", "stop"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_workers_whose_parent_is_killed_end_too(bundle):
     command = Command(bundle, "--workers", "2")

@@ -140,6 +140,7 @@ def test_the_plain_backbone_names_and_does_not_explain(tmp_path):
         assert server.get("/v1/model").json()["can"]["explain"] is False
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_exported_file_predicts_and_votes_as_its_bundle(tmp_path):
     pytest.importorskip("onnxscript")
